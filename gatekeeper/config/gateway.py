@@ -1,0 +1,213 @@
+"""The whole configuration as one immutable value. A call keeps the Gateway it started with; a reload swaps the
+reference. Built by ``read``; nothing here knows TOML."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from enum import StrEnum
+from pathlib import Path
+
+from gatekeeper.diagnostics import Mistake
+from gatekeeper.meters import Meter
+from gatekeeper.rules.plans import Plan
+from gatekeeper.rules.routing import Pattern, Router
+
+
+class Secret:
+    """A value that never shows itself: ``repr`` and ``str`` are masked. ``reveal`` it only onto the wire."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The value itself."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+
+class AuthKind(StrEnum):
+    """Where an upstream wants its key."""
+
+    NONE = "none"
+    BEARER = "bearer"
+    HEADER = "header"
+    QUERY = "query"
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamAuth:
+    """How the upstream's own key is sent. ``name`` is the header or query parameter (kinds HEADER and QUERY)."""
+
+    kind: AuthKind = AuthKind.NONE
+    name: str = ""
+    secret: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamConfig:
+    """One provider. ``base_path`` has no slash at its end and is put before the route's path."""
+
+    name: str
+    scheme: str
+    host: str
+    port: int
+    base_path: str = ""
+    auth: UpstreamAuth = UpstreamAuth()
+    headers: tuple[tuple[str, str], ...] = ()
+    connections_max: int = 1_000
+    connect_timeout_s: float = 5.0
+    # Reasoning models think for minutes before the first byte.
+    first_byte_timeout_s: float = 600.0
+    idle_timeout_s: float = 300.0
+    total_timeout_s: float | None = None
+    tls_verify: bool = True
+    ca_file: Path | None = None
+
+
+class Dialect(StrEnum):
+    """Whose SDK talks on a route: decides the shape of our own errors and what is injected."""
+
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+    GEMINI = "gemini"
+
+
+class InjectUsage(StrEnum):
+    """Whether ``stream_options.include_usage`` is asked for when the client did not."""
+
+    AUTO = "auto"
+    NEVER = "never"
+
+
+class Unmeasured(StrEnum):
+    """What is charged when the meter found nothing (sources ``none`` and ``error``)."""
+
+    ESTIMATE = "estimate"
+    DEFAULT = "default"
+    FREE = "free"
+
+
+class OnDisconnect(StrEnum):
+    """What happens upstream when the client hangs up."""
+
+    CANCEL = "cancel"
+    DRAIN = "drain"
+
+
+class Variable(StrEnum):
+    """What a route may put into an upstream request header."""
+
+    USER_ID = "userID"
+    CUSTOMER_ID = "customerID"
+    PLAN_ID = "planID"
+    KEY_ID = "keyID"
+    AGENT_ID = "agentID"
+    CALL_ID = "callID"
+
+
+@dataclass(frozen=True, slots=True)
+class SetHeader:
+    """A request header that we set for the upstream; the client's own of that name is always removed."""
+
+    name: str
+    value: str | Variable
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One entry of ``[[routes]]``."""
+
+    name: str
+    pattern: Pattern
+    upstream: str
+    dialect: Dialect
+    meter: Meter
+    methods: frozenset[str] | None = None
+    host: str | None = None
+    priority: int = 0
+    # None keeps the path; may hold the template's names in braces, and `*` for what a prefix route left.
+    rewrite: str | None = None
+    set_headers: tuple[SetHeader, ...] = ()
+    remove_headers: frozenset[str] = frozenset()
+    meters: Mapping[str, Meter] = field(default_factory=dict)
+    estimate: Meter | None = None
+    meter_methods: frozenset[str] = frozenset({"POST"})
+    free: bool = False
+    charge_errors: bool = False
+    inject_usage: InjectUsage = InjectUsage.AUTO
+    unmeasured: Unmeasured = Unmeasured.ESTIMATE
+    unmeasured_default: Decimal = Decimal(1)
+    on_disconnect: OnDisconnect = OnDisconnect.CANCEL
+    request_bytes_max: int = 32 * 1024 * 1024
+    # Bound of the output where the request names none (max_tokens and its spellings).
+    output_tokens_max: int = 4_096
+    # Bound of input that is not in the body (image URLs, file ids): None refuses nothing and adds nothing.
+    input_tokens_max: int | None = None
+    rate_output_estimate: int = 256
+
+
+class Durability(StrEnum):
+    """STRICT: the end of the body waits for the durable record. RELAXED: it does not."""
+
+    STRICT = "strict"
+    RELAXED = "relaxed"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """Where the gateway listens, and its own bounds."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    public_url: str | None = None
+    header_bytes_max: int = 64 * 1024
+    trusted_proxies: tuple[str, ...] = ()
+    keep_alive_s: float = 75.0
+    drain_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerConfig:
+    """How calls are held and settled (see ledger rules). Times in seconds."""
+
+    durability: Durability = Durability.STRICT
+    hold_ttl_s: float = 30.0
+    heartbeat_s: float = 5.0
+    settle_wait_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class KeysConfig:
+    """``anonymous_customer`` set means ``keys = "none"``: every call belongs to that customer."""
+
+    anonymous_customer: str | None = None
+    default_plan: str = "free"
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """Everything that was configured. ``database_url`` is ``sqlite:///path`` or ``postgresql://...`` (it may hold a
+    password, hence a Secret). ``generation`` is a digest of the files and variables it was read from."""
+
+    server: ServerConfig
+    database_url: Secret
+    upstreams: Mapping[str, UpstreamConfig]
+    router: Router[Route]
+    plans: Mapping[str, Plan]
+    keys: KeysConfig = KeysConfig()
+    ledger: LedgerConfig = LedgerConfig()
+    admin_key: Secret | None = None
+    warnings: tuple[Mistake, ...] = ()
+    generation: str = ""

@@ -1,0 +1,170 @@
+"""What a limit is, and the figures that one call holds against it. Types only; the decisions stand in
+``budgets`` (stock limits) and ``rates`` (rate limits).
+
+All amounts are integers in the dimension's stored unit: millionths of a unit for ``units``, ``units:NAME`` and
+``requests`` (one request = 1,000,000), nano-dollars for ``dollars``.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+from gatekeeper.errors import LimitState
+
+ONE_REQUEST = 1_000_000
+UNITS = "units"
+REQUESTS = "requests"
+DOLLARS = "dollars"
+
+
+class Scope(StrEnum):
+    """Whose use a limit counts."""
+
+    GLOBAL = "global"
+    PLAN = "plan"
+    CUSTOMER = "customer"
+    USER = "user"
+    AGENT = "agent"
+    KEY = "key"
+    ROUTE = "route"
+    MODEL = "model"
+
+
+class Mode(StrEnum):
+    """What happens when a stock limit is reached."""
+
+    BLOCK = "block"
+    WARN = "warn"
+    SOFT = "soft"
+    OVERAGE = "overage"
+
+
+class Window(StrEnum):
+    """The span of time that a stock limit counts over."""
+
+    HOUR = "hour"
+    DAY = "day"
+    MONTH = "month"
+    BILLING_PERIOD = "billing_period"
+    TOTAL = "total"
+
+
+class CounterKey(NamedTuple):
+    """The row of a stock counter. Without the plan: a plan change keeps what was used. Sorts in lock order."""
+
+    scope: str
+    subject: str
+    dimension: str
+    window: str
+    start_ms: int
+
+
+class BucketKey(NamedTuple):
+    """The row of a rate limit's leaky bucket. Sorts in lock order."""
+
+    scope: str
+    subject: str
+    dimension: str
+    per_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class StockLimit:
+    """A quota, budget or spend cap as declared. ``cap`` None is "unlimited". In mode OVERAGE the cap is what is
+    included in the price: nothing is refused, what lies above it is charged."""
+
+    name: str
+    scope: Scope
+    dimension: str
+    window: Window
+    cap: int | None
+    mode: Mode = Mode.BLOCK
+    zone: str = "UTC"
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """A rate as declared: at most ``cap`` every ``per_ms`` milliseconds, as a leaky bucket of that size."""
+
+    name: str
+    scope: Scope
+    dimension: str
+    cap: int
+    per_ms: int = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class StockLine:
+    """One call against one stock counter: it wants ``fixed + per_output * output_tokens``.
+
+    ``ends_ms`` is when the window turns (None for total). Only mode BLOCK refuses.
+    """
+
+    key: CounterKey
+    limit: str
+    cap: int | None
+    mode: Mode
+    fixed: int
+    per_output: int
+    ends_ms: int | None
+
+    def amount(self, output_tokens: int) -> int:
+        """What is held when ``output_tokens`` tokens of output are granted."""
+        return self.fixed + self.per_output * output_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class RateLine:
+    """One call against one bucket: ``amount`` is charged at admission (already at most the cap), ``least`` is the
+    part that is known for sure (the input); more than the cap of that alone can never pass."""
+
+    key: BucketKey
+    limit: str
+    cap: int
+    amount: int
+    least: int
+
+
+@dataclass(frozen=True, slots=True)
+class CounterRow:
+    """A stock counter as stored."""
+
+    used: int = 0
+    held: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class BucketRow:
+    """A leaky bucket as stored: ``spent`` at the instant ``at_ms``. It may be above the cap (a debt)."""
+
+    spent: int = 0
+    at_ms: int = 0
+
+
+class Reason(StrEnum):
+    """Why an order was denied."""
+
+    USED = "used"
+    HELD = "held"
+    EXCEEDS_LIMIT = "exceeds_limit"
+    RATE = "rate"
+    EXCEEDS_RATE = "exceeds_rate"
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """The order does not fit. Nothing was held. ``shortfall`` is what is missing, in the limit's stored unit."""
+
+    reason: Reason
+    limit: LimitState
+    shortfall: int
+    retry_after_s: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """The order fits, with so many output tokens. ``stock`` and ``rates`` state each limit AFTER the hold."""
+
+    output_tokens: int
+    stock: tuple[LimitState, ...] = field(default=())
+    rates: tuple[LimitState, ...] = field(default=())

@@ -1,0 +1,52 @@
+"""What a plan is, and what usage costs on it. Pure figures: no files, no database."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+from gatekeeper.money import Price, dollars_to_nano
+from gatekeeper.rules.limits import Mode, RateLimit, StockLimit
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A promise that ``gatekeeper check`` executes: so many units in one period are charged exactly so.
+
+    ``charge`` None means that the usage must be refused (a blocked quota).
+    """
+
+    units_micro: int
+    charge: Decimal | None
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a customer bought. ``overage`` prices each unit above ``quota.cap`` where the quota's mode is OVERAGE."""
+
+    id: str
+    name: str
+    monthly_price: Decimal
+    quota: StockLimit | None
+    overage: Price | None = None
+    limits: tuple[StockLimit, ...] = ()
+    rates: tuple[RateLimit, ...] = ()
+    clamp_output: bool = False
+    stripe_price: str | None = None
+    metered_price: str | None = None
+    examples: tuple[Example, ...] = ()
+
+    def admits(self, units_micro: int) -> bool:
+        """Whether so much use in one period can pass the quota."""
+        quota = self.quota
+        return quota is None or quota.cap is None or quota.mode is not Mode.BLOCK or units_micro <= quota.cap
+
+    def overage_nano(self, before_micro: int, after_micro: int) -> int:
+        """What a step of the quota counter from ``before`` to ``after`` costs above the included units."""
+        quota = self.quota
+        if self.overage is None or quota is None or quota.cap is None:
+            return 0
+        return self.overage.step_nano(max(0, before_micro - quota.cap), max(0, after_micro - quota.cap))
+
+    def period_charge_nano(self, units_micro: int) -> int:
+        """The whole of one period: the monthly price and the overage of ``units_micro`` millionths of a unit."""
+        return dollars_to_nano(self.monthly_price) + self.overage_nano(0, units_micro)

@@ -1,0 +1,166 @@
+"""Which route a URL belongs to. Decided on the raw bytes of the target: nothing is decoded or folded first."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Generic, Protocol, TypeVar
+
+
+class PatternKind(StrEnum):
+    """How a route's path is written."""
+
+    EXACT = "exact"
+    TEMPLATE = "template"
+    PREFIX = "prefix"
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """A route's path: exact (``/v1/messages``), prefix (``/v1/*``) or template (``/v1beta/models/{model}:generate``).
+
+    A ``{name}`` takes one or more bytes other than ``/``. ``literal`` is the number of literal bytes.
+    """
+
+    text: str
+    kind: PatternKind
+    regex: re.Pattern[bytes] = field(compare=False)
+    literal: int
+    names: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> "Pattern":
+        """Raises ValueError, with a sentence for people, for a path that cannot be a route."""
+        if not text.startswith("/"):
+            raise ValueError("a path begins with '/'")
+        if "?" in text or "#" in text:
+            raise ValueError("a path holds neither '?' nor '#'")
+        prefix = text.endswith("/*")
+        body = text[:-1] if prefix else text
+        if "*" in body:
+            raise ValueError("'*' may only stand at the end, after '/'")
+        names: list[str] = []
+        literal = 0
+        parts: list[str] = []
+        for piece in re.split(r"(\{[^{}]*\})", body):
+            if piece.startswith("{") and piece.endswith("}"):
+                name = piece[1:-1]
+                if not name.isidentifier():
+                    raise ValueError(f"{piece!r} is not a name in braces, as in '{{model}}'")
+                if name in names:
+                    raise ValueError(f"{piece!r} stands twice")
+                names.append(name)
+                parts.append(f"(?P<{name}>[^/]+)")
+            elif "{" in piece or "}" in piece:
+                raise ValueError("a brace is not closed")
+            else:
+                literal += len(piece.encode())
+                parts.append(re.escape(piece))
+        kind = PatternKind.PREFIX if prefix else PatternKind.TEMPLATE if names else PatternKind.EXACT
+        pattern = "".join(parts) + (".*" if prefix else "")
+        return cls(text, kind, re.compile(pattern.encode(), re.DOTALL), literal, tuple(names))
+
+    def match(self, path: bytes) -> Mapping[str, str] | None:
+        """The template's names with the bytes that they took (latin-1), or None."""
+        found = self.regex.fullmatch(path)
+        return None if found is None else {name: text.decode("latin-1") for name, text in found.groupdict().items()}
+
+
+class Routable(Protocol):
+    """What the router needs to know of a route."""
+
+    @property
+    def name(self) -> str:
+        """Its name, unique."""
+        ...
+
+    @property
+    def pattern(self) -> Pattern:
+        """Its path."""
+        ...
+
+    @property
+    def methods(self) -> frozenset[str] | None:
+        """The methods that it takes; None takes all."""
+        ...
+
+    @property
+    def host(self) -> str | None:
+        """The host that it answers to (lower case, no port); None answers to all."""
+        ...
+
+    @property
+    def priority(self) -> int:
+        """Higher is tried first."""
+        ...
+
+
+R = TypeVar("R", bound=Routable)
+
+_SPECIFIC = {PatternKind.EXACT: 0, PatternKind.TEMPLATE: 1, PatternKind.PREFIX: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Match(Generic[R]):
+    """The route, and what its template's names took."""
+
+    route: R
+    names: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class NoMethod:
+    """The path is known, the method is not. ``allowed`` is for the Allow header."""
+
+    allowed: tuple[str, ...]
+
+
+class Router(Generic[R]):
+    """Routes in the order in which they are tried: priority, host before any host, exact before template before
+    prefix, more literal bytes first."""
+
+    def __init__(self, routes: Sequence[R]) -> None:
+        self._ordered = sorted(routes, key=_order)
+        # One dictionary look-up finds the usual case: an exact path that only one route names.
+        self._exact: dict[bytes, list[R]] = {}
+        for route in self._ordered:
+            if route.pattern.kind is PatternKind.EXACT:
+                self._exact.setdefault(route.pattern.text.encode(), []).append(route)
+        self._only_exact = {
+            path: found[0]
+            for path, found in self._exact.items()
+            if len(found) == 1
+            and found[0].host is None
+            and not any(
+                other is not found[0] and other.priority > found[0].priority and other.pattern.match(path) is not None
+                for other in self._ordered
+            )
+            and not any(other.host is not None and other.pattern.match(path) is not None for other in self._ordered)
+        }
+
+    @property
+    def routes(self) -> tuple[R, ...]:
+        """All routes, first tried first."""
+        return tuple(self._ordered)
+
+    def find(self, path: bytes, method: str, host: str | None = None) -> Match[R] | NoMethod | None:
+        """The first route that takes this path, host and method; which methods would do; or None."""
+        quick = self._only_exact.get(path)
+        if quick is not None and (quick.methods is None or method in quick.methods):
+            return Match(quick, {})
+        allowed: set[str] = set()
+        for route in self._ordered:
+            if route.host is not None and route.host != host:
+                continue
+            names = route.pattern.match(path)
+            if names is None:
+                continue
+            if route.methods is None or method in route.methods:
+                return Match(route, names)
+            allowed |= route.methods
+        return NoMethod(tuple(sorted(allowed))) if allowed else None
+
+
+def _order(route: Routable) -> tuple[int, bool, int, int, str]:
+    pattern = route.pattern
+    return (-route.priority, route.host is None, _SPECIFIC[pattern.kind], -pattern.literal, route.name)
