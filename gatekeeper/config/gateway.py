@@ -1,14 +1,16 @@
 """The whole configuration as one immutable value. A call keeps the Gateway it started with; a reload swaps the
 reference. Built by ``read``; nothing here knows TOML."""
 
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 
-from gatekeeper.diagnostics import Mistake
+from gatekeeper.diagnostics import Mistake, Source, Span
 from gatekeeper.meters import Meter
+from gatekeeper.meters.reading import Mark
 from gatekeeper.rules.plans import Plan
 from gatekeeper.rules.routing import Pattern, Router
 
@@ -65,7 +67,8 @@ class UpstreamConfig:
     port: int
     base_path: str = ""
     auth: UpstreamAuth = UpstreamAuth()
-    headers: tuple[tuple[str, str], ...] = ()
+    # Not shown: an author may put a credential here.
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     connections_max: int = 1_000
     connect_timeout_s: float = 5.0
     # Reasoning models think for minutes before the first byte.
@@ -126,6 +129,32 @@ class SetHeader:
 
 
 @dataclass(frozen=True, slots=True)
+class RouteExample:
+    """One entry of ``[[routes.example]]``, executed by ``gatekeeper check``: this answer is metered as so many units.
+
+    The answer is ``body``, or the bytes of ``file``. ``units`` None: the meter must find nothing. ``mark`` None takes
+    any. ``source`` and ``span`` are where the expectation is written.
+    """
+
+    name: str
+    source: Source
+    span: Span
+    units: Decimal | None
+    mark: Mark | None = None
+    body: bytes | None = None
+    file: Path | None = None
+    content_type: str = "text/event-stream"
+    content_encoding: str | None = None
+    status: int = 200
+    method: str = "POST"
+    request: bytes | None = None
+
+    def failed(self, message: str, hint: str | None = None) -> Mistake:
+        """The Mistake that points at this example."""
+        return Mistake(message, self.source, self.span, hint)
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """One entry of ``[[routes]]``."""
 
@@ -156,6 +185,11 @@ class Route:
     # Bound of input that is not in the body (image URLs, file ids): None refuses nothing and adds nothing.
     input_tokens_max: int | None = None
     rate_output_estimate: int = 256
+    # An expression that needs the whole body may hold so many bytes of it; 0 holds none (and is refused when written).
+    buffer_bytes_max: int = 0
+    # What GET /v1/models lists for this route; a list, not a restriction (keys have scopes for that).
+    models: tuple[str, ...] = ()
+    examples: tuple[RouteExample, ...] = ()
 
 
 class Durability(StrEnum):
@@ -176,6 +210,15 @@ class ServerConfig:
     trusted_proxies: tuple[str, ...] = ()
     keep_alive_s: float = 75.0
     drain_s: float = 30.0
+
+    def trusts(self, host: str | None) -> bool:
+        """Whether a peer's forwarding headers are believed: it is one of ``trusted_proxies``, which are addresses and
+        networks (``10.0.0.0/8``)."""
+        try:
+            address = ipaddress.ip_address(host or "")
+        except ValueError:
+            return False
+        return any(address in ipaddress.ip_network(each) for each in self.trusted_proxies)
 
 
 @dataclass(frozen=True, slots=True)

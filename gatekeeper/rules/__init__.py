@@ -1,1 +1,1 @@
-
+"""Decisions: no await, no clock, no I/O."""

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
+_NAME = re.compile(r"(\{[^{}]*\})")
+_WRITABLE = re.compile(r"[\x21-\x7e]+")
+
 
 class PatternKind(StrEnum):
     """How a route's path is written."""
@@ -19,7 +22,8 @@ class PatternKind(StrEnum):
 class Pattern:
     """A route's path: exact (``/v1/messages``), prefix (``/v1/*``) or template (``/v1beta/models/{model}:generate``).
 
-    A ``{name}`` takes one or more bytes other than ``/``. ``literal`` is the number of literal bytes.
+    A ``{name}`` takes one or more bytes other than ``/``; at most one stands between two slashes, so that matching
+    is linear in the path. ``literal`` is the number of literal bytes.
     """
 
     text: str
@@ -35,6 +39,8 @@ class Pattern:
             raise ValueError("a path begins with '/'")
         if "?" in text or "#" in text:
             raise ValueError("a path holds neither '?' nor '#'")
+        if not _WRITABLE.fullmatch(text):
+            raise ValueError("a path is ASCII without blanks; other letters are written as they are sent, with %XX")
         prefix = text.endswith("/*")
         body = text[:-1] if prefix else text
         if "*" in body:
@@ -42,13 +48,15 @@ class Pattern:
         names: list[str] = []
         literal = 0
         parts: list[str] = []
-        for piece in re.split(r"(\{[^{}]*\})", body):
+        for piece in _NAME.split(body):
             if piece.startswith("{") and piece.endswith("}"):
                 name = piece[1:-1]
-                if not name.isidentifier():
+                if not (name.isascii() and name.isidentifier()):
                     raise ValueError(f"{piece!r} is not a name in braces, as in '{{model}}'")
                 if name in names:
                     raise ValueError(f"{piece!r} stands twice")
+                if names and "/" not in parts[-1]:
+                    raise ValueError(f"a '/' stands between two names, also before {piece!r}")
                 names.append(name)
                 parts.append(f"(?P<{name}>[^/]+)")
             elif "{" in piece or "}" in piece:
@@ -59,6 +67,11 @@ class Pattern:
         kind = PatternKind.PREFIX if prefix else PatternKind.TEMPLATE if names else PatternKind.EXACT
         pattern = "".join(parts) + (".*" if prefix else "")
         return cls(text, kind, re.compile(pattern.encode(), re.DOTALL), literal, tuple(names))
+
+    @property
+    def shape(self) -> str:
+        """The text without the names: two patterns of one shape match the same paths."""
+        return _NAME.sub("{}", self.text)
 
     def match(self, path: bytes) -> Mapping[str, str] | None:
         """The template's names with the bytes that they took (latin-1), or None."""
@@ -130,7 +143,6 @@ class Router(Generic[R]):
             path: found[0]
             for path, found in self._exact.items()
             if len(found) == 1
-            and found[0].host is None
             and not any(
                 other is not found[0] and other.priority > found[0].priority and other.pattern.match(path) is not None
                 for other in self._ordered

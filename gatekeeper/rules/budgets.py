@@ -1,0 +1,191 @@
+"""Whether one call may be admitted: all its stock and rate lines fit, or nothing is held.
+
+The law: a grant never makes ``used + held`` pass the cap of a block limit, and it gives the most output that fits.
+A cap of None is unlimited, a cap of 0 is none. A limit that is used up admits nothing at all, not even a call that
+promises to take nothing: that promise is an estimate. Warn, soft and overage limits count and never refuse.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gatekeeper.errors import LimitState
+from gatekeeper.rules import rates as buckets_of
+from gatekeeper.rules.holds import HeldLine, HeldRate, Hold
+from gatekeeper.rules.limits import (
+    BucketKey,
+    BucketRow,
+    CounterKey,
+    CounterRow,
+    Denied,
+    Granted,
+    Mode,
+    RateLine,
+    Reason,
+    StockLine,
+)
+from gatekeeper.rules.rates import INT64_MAX
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The answer, and what it changes: the hold to store and the rows to write. A denial changes nothing."""
+
+    verdict: Granted | Denied
+    hold: Hold | None = None
+    counters: Mapping[CounterKey, CounterRow] = field(default_factory=dict)
+    buckets: Mapping[BucketKey, BucketRow] = field(default_factory=dict)
+
+
+def decide(
+    stock: Sequence[StockLine],
+    rates: Sequence[RateLine],
+    output_tokens: int,
+    output_tokens_min: int,
+    counters: Mapping[CounterKey, CounterRow],
+    buckets: Mapping[BucketKey, BucketRow],
+    now_ms: int,
+    *,
+    rates_now_ms: int | None = None,
+) -> Decision:
+    """Grant as many of ``output_tokens`` as fit, at least ``output_tokens_min``, or deny.
+
+    ``counters`` and ``buckets`` are the rows as they stand (a missing row is zeros). ``rates_now_ms`` is the instant of
+    the clock that dates the buckets, where that is not ``now_ms``. Lines of one order that share a row count once, with
+    the largest amount. Of several limits that deny, the one is named that keeps the call out longest, so that waiting
+    its Retry-After is enough. Raises ValueError for figures that cannot be an order.
+    """
+    _check(stock, rates, output_tokens, output_tokens_min)
+    clock_ms = now_ms if rates_now_ms is None else rates_now_ms
+    counters = {line.key: counters.get(line.key, CounterRow()) for line in stock}
+    buckets = {line.key: buckets.get(line.key, BucketRow()) for line in rates}
+    groups = _by_key(stock)
+    granted = output_tokens
+    denied: list[Denied] = []
+    for line in stock:
+        fits = min(_most_output(twin, _room(line, counters[line.key])) for twin in groups[line.key])
+        if fits < output_tokens_min or _is_used_up(line, counters[line.key]):
+            least = max(twin.amount(output_tokens_min) for twin in groups[line.key])
+            denied.append(_denied_stock(line, counters[line.key], least, now_ms))
+        granted = min(granted, fits)
+    merged = _merged(rates)
+    denied += [found for line in merged if (found := _denied_rate(line, buckets[line.key], clock_ms)) is not None]
+    if denied:
+        return Decision(max(denied, key=_wait))
+    held = tuple(
+        HeldLine(key, lines[0].limit, lines[0].cap, _mode(lines), max(line.amount(granted) for line in lines))
+        for key, lines in groups.items()
+    )
+    changed = {mine.key: CounterRow(counters[mine.key].used, counters[mine.key].held + mine.amount) for mine in held}
+    charged: dict[BucketKey, BucketRow] = {}
+    for rate in merged:
+        row = buckets_of.charge(buckets[rate.key], rate, clock_ms)
+        assert row is not None, rate
+        charged[rate.key] = row
+    return Decision(
+        Granted(granted, stock_states(stock, changed), rate_states(rates, charged, clock_ms)),
+        Hold(held, tuple(HeldRate(rate.key, rate.limit, rate.cap, buckets_of.wanted(rate)) for rate in merged)),
+        changed,
+        charged,
+    )
+
+
+def stock_states(lines: Iterable[StockLine], counters: Mapping[CounterKey, CounterRow]) -> tuple[LimitState, ...]:
+    """Each line's limit as its counter stands."""
+    return tuple(_stock_state(line, counters.get(line.key, CounterRow())) for line in lines)
+
+
+def rate_states(
+    lines: Iterable[RateLine], buckets: Mapping[BucketKey, BucketRow], now_ms: int
+) -> tuple[LimitState, ...]:
+    """Each line's rate as its bucket stands at ``now_ms``."""
+    return tuple(buckets_of.state(line, buckets.get(line.key, BucketRow()), now_ms) for line in lines)
+
+
+def _check(stock: Sequence[StockLine], rates: Sequence[RateLine], wanted: int, least: int) -> None:
+    if not 0 <= least <= wanted:
+        raise ValueError(f"output tokens between {least} and {wanted} are no order")
+    for line in stock:
+        if line.fixed < 0 or line.per_output < 0 or (line.cap is not None and line.cap < 0):
+            raise ValueError(f"a negative figure in {line}")
+    for rate in rates:
+        if rate.amount < 0 or rate.least < 0 or rate.cap < 0 or rate.key.per_ms <= 0:
+            raise ValueError(f"a negative figure in {rate}")
+
+
+def _by_key(stock: Sequence[StockLine]) -> dict[CounterKey, list[StockLine]]:
+    groups: dict[CounterKey, list[StockLine]] = {}
+    for line in stock:
+        groups.setdefault(line.key, []).append(line)
+    return groups
+
+
+def _merged(rates: Sequence[RateLine]) -> list[RateLine]:
+    """One line for each bucket: where two share one, the smaller cap and the larger amounts."""
+    merged: dict[BucketKey, RateLine] = {}
+    for line in rates:
+        twin = merged.get(line.key, line)
+        name = line.limit if line.cap < twin.cap else twin.limit
+        merged[line.key] = RateLine(
+            line.key, name, min(line.cap, twin.cap), max(line.amount, twin.amount), max(line.least, twin.least)
+        )
+    return list(merged.values())
+
+
+def _mode(lines: Sequence[StockLine]) -> Mode:
+    """The mode under which a shared counter is held: overage is what prices it, block is what refuses."""
+    modes = {line.mode for line in lines}
+    return next((mode for mode in (Mode.OVERAGE, Mode.BLOCK) if mode in modes), lines[0].mode)
+
+
+def _limiting_cap(line: StockLine) -> int:
+    """What the counter may grow to: the cap where it blocks, and never more than the database can store."""
+    return min(line.cap, INT64_MAX) if line.cap is not None and line.mode is Mode.BLOCK else INT64_MAX
+
+
+def _room(line: StockLine, row: CounterRow) -> int:
+    return _limiting_cap(line) - row.used - row.held
+
+
+def _is_used_up(line: StockLine, row: CounterRow) -> bool:
+    return row.used >= _limiting_cap(line)
+
+
+def _most_output(line: StockLine, room: int) -> int:
+    """The most output tokens with which the line's amount fits the room; -1 when it does not fit with none."""
+    if line.fixed > room:
+        return -1
+    return (room - line.fixed) // line.per_output if line.per_output else INT64_MAX
+
+
+def _stock_state(line: StockLine, row: CounterRow) -> LimitState:
+    key = line.key
+    return LimitState(line.limit, key.scope, key.dimension, key.window, line.cap, row.used, row.held, line.ends_ms)
+
+
+def _denied_stock(line: StockLine, row: CounterRow, least: int, now_ms: int) -> Denied:
+    """USED: what was used leaves nothing. HELD: it would fit were nothing held. EXCEEDS_LIMIT: it would not."""
+    cap = _limiting_cap(line)
+    shortfall = max(0, row.used + row.held + least - cap)
+    if row.used < cap and row.used + least <= cap:
+        return Denied(Reason.HELD, _stock_state(line, row), shortfall, 1)
+    reason = Reason.USED if row.used >= cap else Reason.EXCEEDS_LIMIT
+    # A new window helps only a call that fits an empty one.
+    turns = line.ends_ms is not None and cap > 0 and least <= cap
+    retry_s = max(1, -(-(line.ends_ms - now_ms) // 1000)) if turns and line.ends_ms is not None else None
+    return Denied(reason, _stock_state(line, row), shortfall, retry_s)
+
+
+def _denied_rate(line: RateLine, row: BucketRow, now_ms: int) -> Denied | None:
+    if not buckets_of.passes(line):
+        short = max(0, line.least - line.cap)
+        return Denied(Reason.EXCEEDS_RATE, buckets_of.state(line, row, now_ms), short, None)
+    if buckets_of.charge(row, line, now_ms) is not None:
+        return None
+    spent = buckets_of.decayed(row, line.cap, line.key.per_ms, now_ms)
+    shortfall = spent + buckets_of.wanted(line) - line.cap
+    wait_s = buckets_of.wait_s(row, line, now_ms)
+    return Denied(Reason.RATE, buckets_of.state(line, row, now_ms), shortfall, wait_s)
+
+
+def _wait(denied: Denied) -> float:
+    return float("inf") if denied.retry_after_s is None else denied.retry_after_s

@@ -1,0 +1,160 @@
+"""What a hold is, and what happens to the rows it stands on when it ends: settled, released, recovered or corrected.
+
+The law: a counter's ``held`` is the sum of its open holds and its ``used`` the sum of what calls took, to the digit.
+A hold remembers its own lines, so a plan that changed in the meantime changes nothing for a call in flight.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from gatekeeper.rules import rates as buckets_of
+from gatekeeper.rules.limits import (
+    ONE_REQUEST,
+    REQUESTS,
+    UNITS,
+    BucketKey,
+    BucketRow,
+    CounterKey,
+    CounterRow,
+    Mode,
+    Scope,
+)
+from gatekeeper.rules.plans import Plan
+
+
+class HoldState(StrEnum):
+    """OPEN holds amounts. RECOVERED was closed by the sweeper and may be corrected once by the true settle."""
+
+    OPEN = "open"
+    SETTLED = "settled"
+    RELEASED = "released"
+    RECOVERED = "recovered"
+    CORRECTED = "corrected"
+
+
+@dataclass(frozen=True, slots=True)
+class HeldLine:
+    """``amount`` held on one stock counter; ``actual`` is what the call took in the end, None until it is known."""
+
+    key: CounterKey
+    limit: str
+    cap: int | None
+    mode: Mode
+    amount: int
+    actual: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldRate:
+    """``amount`` charged on one bucket of size ``cap``."""
+
+    key: BucketKey
+    limit: str
+    cap: int
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """The lines of one call, one for each row."""
+
+    lines: tuple[HeldLine, ...] = ()
+    rates: tuple[HeldRate, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What the end of a call changes. ``charge_nano`` is this step's overage, negative only in a correction;
+    ``overrun_micro`` is how far the units went past what a block limit had held for them."""
+
+    hold: Hold
+    counters: Mapping[CounterKey, CounterRow]
+    buckets: Mapping[BucketKey, BucketRow] = field(default_factory=dict)
+    charge_nano: int = 0
+    overrun_micro: int = 0
+
+
+def settle(
+    hold: Hold,
+    state: HoldState,
+    actual: Mapping[str, int],
+    plan: Plan | None,
+    counters: Mapping[CounterKey, CounterRow],
+    buckets: Mapping[BucketKey, BucketRow],
+    now_ms: int,
+) -> Ending:
+    """Count what was really taken, and give back what an open hold still holds.
+
+    A dimension that ``actual`` does not name took nothing. After a recovery only the difference is counted. Rates are
+    corrected only for a call that was in flight until now (open): later it would slow down calls that are not to blame.
+    ``counters`` must have every row of the hold.
+    """
+    is_open = state is HoldState.OPEN
+    ended: list[HeldLine] = []
+    changed: dict[CounterKey, CounterRow] = {}
+    charge_nano = overrun_micro = 0
+    quota = quota_line(hold, plan)
+    for line in hold.lines:
+        taken = actual.get(line.key.dimension, 0)
+        if taken < 0:
+            raise ValueError(f"a call cannot take {taken} of {line.key.dimension}")
+        before = counters[line.key]
+        step = taken - (line.actual or 0)
+        after = CounterRow(before.used + step, before.held - (line.amount if is_open else 0))
+        assert after.used >= 0 and after.held >= 0, (line, before)
+        if after.used > buckets_of.INT64_MAX:
+            raise ValueError(f"the counter {line.key} would not fit 64 bits")
+        changed[line.key] = after
+        ended.append(replace(line, actual=taken))
+        if line is quota and plan is not None:
+            charge_nano = plan.overage_nano(before.used, after.used)
+        if line.mode is Mode.BLOCK and line.key.dimension == UNITS and state is not HoldState.RELEASED:
+            overrun_micro = max(overrun_micro, taken - line.amount)
+    corrected = {
+        rate.key: buckets_of.correct(
+            buckets[rate.key], rate.cap, rate.key.per_ms, rate.amount, actual.get(rate.key.dimension, 0), now_ms
+        )
+        for rate in (hold.rates if is_open else ())
+    }
+    return Ending(replace(hold, lines=tuple(ended)), changed, corrected, charge_nano, overrun_micro)
+
+
+def release(
+    hold: Hold, counters: Mapping[CounterKey, CounterRow], buckets: Mapping[BucketKey, BucketRow], now_ms: int
+) -> Ending:
+    """Give back all of an open hold whose call never began."""
+    changed = {
+        line.key: CounterRow(counters[line.key].used, counters[line.key].held - line.amount) for line in hold.lines
+    }
+    refunded = {
+        rate.key: buckets_of.correct(buckets[rate.key], rate.cap, rate.key.per_ms, rate.amount, 0, now_ms)
+        for rate in hold.rates
+    }
+    return Ending(hold, changed, refunded)
+
+
+def recovered_actual(hold: Hold, progress_units_micro: int, *, output_seen: bool) -> dict[str, int]:
+    """What a call is taken to have used when its owner died: its last persisted progress.
+
+    Nothing without progress. One request once the upstream was seen. Of any other dimension (dollars, a named meter)
+    the same share of its hold as the units took of theirs: nothing better is known, and the record says "estimated".
+    """
+    if progress_units_micro == 0 and not output_seen:
+        return {}
+    actual = {UNITS: progress_units_micro, REQUESTS: ONE_REQUEST}
+    units = max((line.amount for line in hold.lines if line.key.dimension == UNITS), default=0)
+    for line in hold.lines:
+        if line.key.dimension not in (UNITS, REQUESTS):
+            share = line.amount * min(progress_units_micro, units) // units if units else 0
+            actual[line.key.dimension] = max(actual.get(line.key.dimension, 0), share)
+    return actual
+
+
+def quota_line(hold: Hold, plan: Plan | None) -> HeldLine | None:
+    """The line whose counter prices the overage: the customer's quota of this plan, in mode overage."""
+    quota = None if plan is None else plan.quota
+    if quota is None or quota.mode is not Mode.OVERAGE:
+        return None
+    mine = (Scope.CUSTOMER, quota.dimension, quota.window)
+    return next((line for line in hold.lines if (line.key.scope, line.key.dimension, line.key.window) == mine), None)

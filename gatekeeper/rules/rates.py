@@ -1,0 +1,63 @@
+"""Rate limits as leaky buckets: a bucket of ``cap`` drains by ``cap`` every ``per_ms`` milliseconds.
+
+The law: what is admitted in any interval of T milliseconds is at most ``cap + cap * T / per_ms``. Every rounding is
+against the caller, by less than one stored unit. A clock that goes backwards drains nothing.
+"""
+
+from gatekeeper.errors import LimitState
+from gatekeeper.rules.limits import BucketKey, BucketRow, RateLine
+
+# A BIGINT. A debt is kept at most so large, because the database cannot store more.
+INT64_MAX = 2**63 - 1
+_PERIODS = {1_000: "second", 60_000: "minute", 3_600_000: "hour", 86_400_000: "day"}
+
+
+def decayed(row: BucketRow, cap: int, per_ms: int, now_ms: int) -> int:
+    """What is left in the bucket at ``now_ms``."""
+    elapsed_ms = max(0, now_ms - row.at_ms)
+    return max(0, row.spent - cap * elapsed_ms // per_ms)
+
+
+def passes(line: RateLine) -> bool:
+    """Whether the line can ever pass: what is known for sure fits an empty bucket, and a cap of 0 is none."""
+    return line.cap > 0 and line.least <= line.cap
+
+
+def charge(row: BucketRow, line: RateLine, now_ms: int) -> BucketRow | None:
+    """The bucket with the line's amount in it; None when that does not fit now."""
+    spent = decayed(row, line.cap, line.key.per_ms, now_ms) + wanted(line)
+    # The time of the row never goes back: else a clock that does would drain the same span twice.
+    return BucketRow(spent, max(row.at_ms, now_ms)) if spent <= line.cap else None
+
+
+def wanted(line: RateLine) -> int:
+    """What the line charges at admission: its estimate, never more than an empty bucket takes."""
+    return min(line.amount, line.cap)
+
+
+def wait_s(row: BucketRow, line: RateLine, now_ms: int) -> int:
+    """The least number of whole seconds after which the same line passes if nothing else happens. At least 1."""
+    per_ms = line.key.per_ms
+    excess = row.spent + wanted(line) - line.cap
+    drained_ms = -(-excess * per_ms // line.cap)
+    return max(1, -(-(row.at_ms + drained_ms - now_ms) // 1000))
+
+
+def correct(row: BucketRow, cap: int, per_ms: int, charged: int, actual: int, now_ms: int) -> BucketRow:
+    """The bucket when the truth is known: ``actual - charged`` is added, down to 0. It may leave a debt above the cap,
+    which delays the next call."""
+    spent = decayed(row, cap, per_ms, now_ms) + actual - charged
+    return BucketRow(min(max(0, spent), INT64_MAX), max(row.at_ms, now_ms))
+
+
+def state(line: RateLine, row: BucketRow, now_ms: int) -> LimitState:
+    """The limit as it stands at ``now_ms``; it "resets" when the bucket is empty."""
+    per_ms = line.key.per_ms
+    spent = decayed(row, line.cap, per_ms, now_ms)
+    empty_ms = max(row.at_ms, now_ms) + -(-spent * per_ms // line.cap) if line.cap else None
+    return LimitState(line.limit, line.key.scope, line.key.dimension, period(line.key), line.cap, spent, 0, empty_ms)
+
+
+def period(key: BucketKey) -> str:
+    """The span of a rate in words: ``minute``, ``5000ms``."""
+    return _PERIODS.get(key.per_ms, f"{key.per_ms}ms")
