@@ -5,7 +5,7 @@ A hold remembers its own lines, so a plan that changed in the meantime changes n
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from gatekeeper.rules import rates as buckets_of
@@ -106,7 +106,7 @@ def settle(
         if after.used > buckets_of.INT64_MAX:
             raise ValueError(f"the counter {line.key} would not fit 64 bits")
         changed[line.key] = after
-        ended.append(replace(line, actual=taken))
+        ended.append(HeldLine(line.key, line.limit, line.cap, line.mode, line.amount, taken))
         if line is quota and plan is not None:
             charge_nano = plan.overage_nano(before.used, after.used)
         if line.mode is Mode.BLOCK and line.key.dimension == UNITS and state is not HoldState.RELEASED:
@@ -117,7 +117,7 @@ def settle(
         )
         for rate in (hold.rates if is_open else ())
     }
-    return Ending(replace(hold, lines=tuple(ended)), changed, corrected, charge_nano, overrun_micro)
+    return Ending(Hold(tuple(ended), hold.rates), changed, corrected, charge_nano, overrun_micro)
 
 
 def release(

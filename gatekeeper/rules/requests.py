@@ -5,18 +5,28 @@ the body bound the tokens of its text; media in base64 are counted by piece inst
 image by its size in pixels and not by its letters.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
+from gatekeeper.rules.splicing import with_field
+
 # Largest published price of one picture at default detail is below this (Anthropic, OpenAI and Gemini image docs);
 # `input_tokens_max` of a route overrides it where files or server tools are used.
 MEDIA_TOKENS = 4_096
+# No answer has a billion tokens; a larger wish is one for all there is. It bounds every sum that is stored.
+TOKENS_MAX = 10**9
+_DIGITS_MAX = 20
 # A base64 string shorter than this is counted as text: it costs little either way.
 _MEDIA_BYTES_MIN = 1_024
 _MEDIA_KEYS = frozenset({"data", "file_data", "b64_json", "image", "image_url", "url"})
 _OUTPUT_NAMES = ("max_completion_tokens", "max_tokens", "max_output_tokens", "max_tokens_to_sample")
+_FLAT = tuple((name,) for name in _OUTPUT_NAMES)
+# Google's servers read both spellings of every field.
+_GEMINI_CONFIGS = ("generationConfig", "generation_config")
+_GEMINI = tuple((config, name) for config in _GEMINI_CONFIGS for name in ("maxOutputTokens", "max_output_tokens"))
 # Bytes a token, from above: no tokenizer in use averages more over a whole text.
 _BYTES_PER_TOKEN_MOST = 8
 _BYTES_PER_TOKEN_USUAL = 4
@@ -28,7 +38,8 @@ class Ask:
 
     ``output_tokens`` is the client's own bound for the whole call (per choice times ``choices``), None if it names
     none. ``output_path`` is where that bound stands, or where one would have to be put (None: there is no such
-    field). ``makes_output`` is False where the answer holds no generated tokens (embeddings).
+    field); ``output_spellings`` are all the places where it may stand. ``makes_output`` is False where the answer
+    holds no generated tokens (embeddings).
     """
 
     model: str | None = None
@@ -38,6 +49,7 @@ class Ask:
     choices: int = 1
     output_tokens: int | None = None
     output_path: tuple[str, ...] | None = None
+    output_spellings: tuple[tuple[str, ...], ...] = _FLAT
     makes_output: bool = True
     wants_usage: bool = False
 
@@ -67,7 +79,7 @@ def read_ask(dialect: str, path: str, names: Mapping[str, str], body: Mapping[st
     if dialect == "gemini":
         return _read_gemini(path, model, body, body_bytes - media_bytes, media)
     options = body.get("stream_options")
-    choices = max(1, _count(body.get("n")) or 1, _count(body.get("best_of")) or 1)
+    choices = _bounded(max(1, _count(body.get("n")) or 1, _count(body.get("best_of")) or 1), _prompts(body))
     stated = [(name, found) for name in _OUTPUT_NAMES if (found := _count(body.get(name))) is not None]
     makes_output = not path.endswith(("/embeddings", "/moderations", "/rerank", "/count_tokens"))
     where = (stated[0][0],) if stated else _output_field(dialect, path, model, body)
@@ -77,7 +89,7 @@ def read_ask(dialect: str, path: str, names: Mapping[str, str], body: Mapping[st
         input_bytes=body_bytes - media_bytes,
         media=media,
         choices=choices,
-        output_tokens=max(found for _, found in stated) * choices if stated else None,
+        output_tokens=_bounded(max(found for _, found in stated), choices) if stated else None,
         output_path=where if makes_output else None,
         makes_output=makes_output,
         wants_usage=isinstance(options, Mapping) and options.get("include_usage") is True,
@@ -85,10 +97,10 @@ def read_ask(dialect: str, path: str, names: Mapping[str, str], body: Mapping[st
 
 
 def _read_gemini(path: str, model: str | None, body: Mapping[str, Any], text_bytes: int, media: int) -> Ask:
-    generation = body.get("generationConfig") or body.get("generation_config")
-    settings: Mapping[str, Any] = generation if isinstance(generation, Mapping) else {}
-    choices = max(1, _count(settings.get("candidateCount")) or 1)
-    stated = _count(settings.get("maxOutputTokens"))
+    used = [name for name in _GEMINI_CONFIGS if isinstance(body.get(name), Mapping)]
+    counts = [(config, name) for config in used for name in ("candidateCount", "candidate_count")]
+    choices = max([1, *(_count(_at(body, path)) or 1 for path in counts)])
+    stated = [found for path in _GEMINI if (found := _count(_at(body, path))) is not None]
     makes_output = "embedContent" not in path and "countTokens" not in path and "batchEmbedContents" not in path
     return Ask(
         model=model,
@@ -96,8 +108,9 @@ def _read_gemini(path: str, model: str | None, body: Mapping[str, Any], text_byt
         input_bytes=text_bytes,
         media=media,
         choices=choices,
-        output_tokens=None if stated is None else stated * choices,
-        output_path=("generationConfig", "maxOutputTokens") if makes_output else None,
+        output_tokens=_bounded(max(stated), choices) if stated else None,
+        output_path=((used or _GEMINI_CONFIGS)[0], "maxOutputTokens") if makes_output else None,
+        output_spellings=_GEMINI,
         makes_output=makes_output,
     )
 
@@ -114,35 +127,29 @@ def _output_field(dialect: str, path: str, model: str | None, body: Mapping[str,
     return ("max_tokens",) if "prompt" in body and "/images/" not in path else None
 
 
-def with_field(body: bytes, path: tuple[str, ...], value: Any) -> bytes:
-    """The body with one field set. Where no field on the way exists, it is spliced in and every other byte stays;
-    else the JSON is written anew. ``body`` must be a JSON object."""
-    parsed = json.loads(body)
-    assert isinstance(parsed, dict)
-    if path[0] not in parsed:
-        for name in reversed(path[1:]):
-            value = {name: value}
-        spliced = json.dumps({path[0]: value}, separators=(",", ":")).encode()[1:-1]
-        start = body.index(b"{") + 1
-        return body[:start] + spliced + (b"," if parsed else b"") + body[start:]
-    place = parsed
-    for name in path[:-1]:
-        inner = place.get(name)
-        place[name] = inner = inner if isinstance(inner, dict) else {}
-        place = inner
-    place[path[-1]] = value
-    return json.dumps(parsed, separators=(",", ":"), ensure_ascii=False).encode("utf-8", "surrogatepass")
-
-
 def with_output_bound(body: bytes, ask: Ask, output_tokens: int) -> bytes:
-    """The body with its bound of output lowered to ``output_tokens`` for the whole call, in every spelling it uses."""
+    """The body with its bound of output lowered to ``output_tokens`` for the whole call, in every spelling it uses;
+    one that is lower already stays."""
     assert ask.output_path is not None
     bound = max(1, output_tokens // ask.choices)
-    parsed = json.loads(body)
-    spellings: list[tuple[str, ...]] = [(name,) for name in _OUTPUT_NAMES if _count(parsed.get(name)) is not None]
-    for path in spellings or [ask.output_path]:
-        body = with_field(body, path, bound)
+    parsed = orjson.loads(body)
+    stated = {path: found for path in ask.output_spellings if (found := _count(_at(parsed, path))) is not None}
+    for path, found in (stated or {ask.output_path: bound}).items():
+        body = with_field(body, path, min(found, bound))
     return body
+
+
+def _at(parsed: Mapping[str, Any], path: tuple[str, ...]) -> object:
+    value: Any = parsed
+    for name in path:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def _prompts(body: Mapping[str, Any]) -> int:
+    """How many prompts one completion call carries: each of a list gets its own choices."""
+    prompt = body.get("prompt")
+    return len(prompt) if isinstance(prompt, list) and prompt and isinstance(prompt[0], (str, list)) else 1
 
 
 def _text(value: object) -> str | None:
@@ -150,7 +157,19 @@ def _text(value: object) -> str | None:
 
 
 def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+    """A number as lenient servers read it: ``100``, ``100.0`` and ``"100"`` (protobuf's JSON, pydantic). None where it
+    is no count."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= _DIGITS_MAX:
+        value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        return None
+    return min(value, TOKENS_MAX)
+
+
+def _bounded(tokens: int, choices: int) -> int:
+    return min(tokens * choices, TOKENS_MAX)
 
 
 def _media(body: Mapping[str, Any]) -> tuple[int, int]:
@@ -160,8 +179,12 @@ def _media(body: Mapping[str, Any]) -> tuple[int, int]:
     while waiting:
         value = waiting.pop()
         if isinstance(value, Mapping):
+            # Anthropic's plain-text document carries its text under the same name as a picture its letters.
+            is_text = value.get("type") == "text"
             for key, item in value.items():
                 if isinstance(item, str):
+                    if is_text or item.startswith("data:text/"):
+                        continue
                     if item.startswith("data:") or (key in _MEDIA_KEYS and len(item) >= _MEDIA_BYTES_MIN):
                         pieces += 1
                         size += len(item) if item.isascii() else 0

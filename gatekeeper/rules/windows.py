@@ -124,8 +124,12 @@ def _billing_period(now_ms: int, anchor_ms: int, zone: ZoneInfo) -> tuple[int, i
         return anchor_ms if months == 0 else _instant(day, anchor.time(), zone)
 
     months = (here.year - anchor.year) * 12 + here.month - anchor.month
-    while start_of(months) > now_ms:
+    start = start_of(months)
+    while start > now_ms:
         months -= 1
-    while start_of(months + 1) <= now_ms:
+        start = start_of(months)
+    end = start_of(months + 1)
+    while end <= now_ms:
         months += 1
-    return start_of(months), start_of(months + 1)
+        start, end = end, start_of(months + 1)
+    return start, end

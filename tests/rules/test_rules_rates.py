@@ -53,12 +53,13 @@ steps = st.lists(st.tuples(st.integers(-2_000, 20_000), st.integers(0, 150), st.
 
 @given(st.integers(1, 100), st.sampled_from([1_000, 7_777, 60_000]), steps)
 def test_in_any_interval_at_most_the_cap_and_the_rate_times_its_length_are_admitted(cap, per_ms, calls):
-    row, now, latest, admitted = BucketRow(), 1_000_000, 1_000_000, []
+    row, now, latest, admitted = BucketRow(), 1_000_000, 0, []
     for step, amount, refund in calls:
         now += step
-        latest = max(latest, now)
         charged = rates.charge(row, line(cap, amount, per_ms=per_ms), now)
         if charged is not None:
+            # Where the clock went back, the latest instant at which anything was admitted is all that is known of time.
+            latest = max(latest, now)
             taken = min(amount, cap)
             row = rates.correct(charged, cap, per_ms, taken, max(0, taken - refund), now)
             admitted.append((latest, max(0, taken - refund)))

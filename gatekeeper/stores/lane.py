@@ -1,0 +1,179 @@
+"""The queue in front of the ledger: calls that wait at the same moment go into one transaction.
+
+The rule: every waiter is answered exactly once, whatever happens. A hold whose caller has gone is given back at once;
+a settle that was submitted is carried out, whether its caller still waits or not.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gatekeeper.errors import Fault
+from gatekeeper.rules.limits import Granted
+from gatekeeper.stores.batch import Batch, Known, Vanished
+from gatekeeper.stores.database import Database, Rejected, fault
+from gatekeeper.stores.ops import Held, HoldOp, Op, ReleaseOp
+
+_LOG = logging.getLogger(__name__)
+# A batch is what its first waiter waits for: 256 calls are some 20 ms of work.
+BATCH_MAX = 256
+# How often one call alone is tried when another process made the same row at the same moment.
+ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiting:
+    op: Op
+    answer: "asyncio.Future[Any]"
+
+
+class Lane:
+    """One batch at a time in this process; what comes meanwhile makes the next. Other processes have their own: only
+    the database decides between them."""
+
+    def __init__(self, database: Database, now_ms: Callable[[], int], *, patience_s: float = 10.0) -> None:
+        self._database = database
+        self._now_ms = now_ms
+        self._patience_s = patience_s
+        self._known = Known()
+        self._queue: deque[_Waiting] = deque()
+        self._pump: asyncio.Task[None] | None = None
+        self._closing = False
+
+    async def hold(self, op: HoldOp) -> Held:
+        """Raises Fault, also when no answer came in time. When the caller is cancelled or gives up, nothing stays
+        held: the op is taken out of the queue, or undone as soon as it is committed."""
+        answer = self._enqueue(op).answer
+        try:
+            async with asyncio.timeout(self._patience_s):
+                held: Held = await answer
+                return held
+        except (asyncio.CancelledError, TimeoutError) as gone:
+            # Gone after the answer had come and before it was taken: the future has it, and `await` raises anyway.
+            if answer.done() and not answer.cancelled() and answer.exception() is None:
+                self._undo(op, answer.result())
+            if isinstance(gone, TimeoutError):
+                raise fault(f"no answer within {self._patience_s:g} s") from gone
+            raise
+
+    async def settle(self, op: Op) -> Any:
+        """Raises Fault, also when no answer came in time. Once called, the op is carried out even if the caller is
+        cancelled or gives up."""
+        answer = self._enqueue(op).answer
+        try:
+            async with asyncio.timeout(self._patience_s):
+                return await asyncio.shield(answer)
+        except (asyncio.CancelledError, TimeoutError) as gone:
+            answer.add_done_callback(_heard)
+            if isinstance(gone, TimeoutError):
+                raise fault(f"no answer within {self._patience_s:g} s; it is carried out if it can be") from gone
+            raise
+
+    async def close(self) -> None:
+        """Take nothing new, and wait for what is queued."""
+        self._closing = True
+        while self._pump is not None and not self._pump.done():
+            await asyncio.wait([self._pump])
+
+    def _enqueue(self, op: Op) -> _Waiting:
+        if self._closing and not isinstance(op, ReleaseOp):
+            raise fault("the store is closed")
+        waiting = _Waiting(op, asyncio.get_running_loop().create_future())
+        self._queue.append(waiting)
+        if self._pump is None or self._pump.done():
+            self._pump = asyncio.create_task(self._drain())
+        return waiting
+
+    async def _drain(self) -> None:
+        batch: list[_Waiting] = []
+        try:
+            while self._queue:
+                batch = self._next_batch()
+                if batch:
+                    await self._run(batch)
+        finally:
+            # Only on the way out of a loop that is being torn down: nobody is left waiting for ever.
+            for waiting in [*batch, *self._queue]:
+                if not waiting.answer.done():
+                    waiting.answer.set_exception(fault("the store was stopped"))
+            self._queue.clear()
+
+    def _next_batch(self) -> list[_Waiting]:
+        """The oldest ops, in order, up to the second one of the same call: that begins the next batch."""
+        batch: dict[str, _Waiting] = {}
+        while self._queue and len(batch) < BATCH_MAX and self._queue[0].op.call_id not in batch:
+            waiting = self._queue.popleft()
+            if not waiting.answer.cancelled():
+                batch[waiting.op.call_id] = waiting
+        return list(batch.values())
+
+    async def _run(self, batch: list[_Waiting]) -> None:
+        """Answer the batch. When its transaction fails because of one op, each is tried alone."""
+        try:
+            answers = await self._commit([waiting.op for waiting in batch])
+        except Exception as failure:  # noqa: BLE001 - it is handed to every waiter, none is lost
+            if len(batch) > 1 and (isinstance(failure, Rejected) or not isinstance(failure, Fault)):
+                for waiting in batch:
+                    await self._run([waiting])
+                return
+            answers = [failure] * len(batch)
+        for waiting, answer in zip(batch, answers, strict=True):
+            self._answer(waiting, answer)
+
+    async def _commit(self, ops: Sequence[Op]) -> list[Any]:
+        # What only holds may be lost with the host's power: its calls are lost with it.
+        durable = not all(isinstance(op, HoldOp | ReleaseOp) for op in ops)
+        attempts = ATTEMPTS if len(ops) == 1 else 1
+        for attempt in range(1, attempts + 1):
+            made: list[Batch] = []
+
+            def work(made: list[Batch] = made) -> Any:
+                made.append(Batch(ops, self._known, self._now_ms))
+                return made[-1].work()
+
+            try:
+                answers: list[Any] = await self._database.write(work, durable=durable)
+            except Vanished:
+                self._known.forget()
+                if attempt == attempts:
+                    raise
+            except Rejected:
+                if attempt == attempts:
+                    raise
+            else:
+                self._known.remember(made[-1])
+                return answers
+        raise AssertionError("unreachable")
+
+    def _answer(self, waiting: _Waiting, answer: Any) -> None:
+        if waiting.answer.done():
+            # Only holds can be given up: see ``hold``.
+            if isinstance(waiting.op, HoldOp):
+                self._undo(waiting.op, answer)
+        elif isinstance(answer, Exception):
+            waiting.answer.set_exception(_as_fault(answer))
+        else:
+            waiting.answer.set_result(answer)
+
+    def _undo(self, op: HoldOp, answer: Any) -> None:
+        """Give a hold back that nobody waits for. If that fails it expires, and is recovered with nothing charged."""
+        if isinstance(answer, Held) and answer.created and isinstance(answer.verdict, Granted):
+            self._enqueue(ReleaseOp(op.call_id)).answer.add_done_callback(_heard)
+
+
+def _heard(answer: "asyncio.Future[Any]") -> None:
+    """The failure of an op whose caller may be gone is told in the log."""
+    if not answer.cancelled() and (failure := answer.exception()) is not None:
+        _LOG.warning("the ledger could not carry out an op: %s", failure)
+
+
+def _as_fault(failure: Exception) -> Exception:
+    """Figures that cannot be stored are told as a Fault; an assertion is ours and stays what it is."""
+    if isinstance(failure, (Fault, AssertionError)):
+        return failure
+    told = fault(str(failure) or type(failure).__name__)
+    told.__cause__ = failure
+    return told

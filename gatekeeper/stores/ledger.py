@@ -1,0 +1,111 @@
+"""The ledger: holds, settles, renewals and recoveries, each a part of one transaction. See ``ports.Ledger``.
+
+The rule: every figure that decides is read under a lock, in the transaction that writes it. A late true settle after a
+recovery appends one correction, so that sums over records and counters are the true ones.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from gatekeeper.clock import Clock
+from gatekeeper.ports import BucketState, CounterState, HoldOrder, Progress, Settled, Settlement
+from gatekeeper.rules import rates
+from gatekeeper.rules.holds import HoldState
+from gatekeeper.rules.limits import BucketKey, BucketRow, CounterKey, Denied, Granted
+from gatekeeper.rules.plans import Plan
+from gatekeeper.stores.database import Ask, AskMany, Database, Steps, alone
+from gatekeeper.stores.lane import Lane
+from gatekeeper.stores.ops import HoldOp, RecoverOp, SettleOp
+from gatekeeper.stores.rows import HoldRow, keys_text
+
+
+class SqlLedger:
+    """See ``ports.Ledger``."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._lane = Lane(database, clock.now_ms)
+
+    async def hold(self, order: HoldOrder) -> Granted | Denied:
+        """Hold on all lines or on none. Asking again for the same open call changes nothing and is granted the same;
+        for a call that is over it is a Fault. Cancelled: nothing stays held (a hold that is already committed is
+        released at once, and if that fails it expires)."""
+        return (await self._lane.hold(HoldOp(order))).verdict
+
+    async def settle(self, settlement: Settlement) -> Settled:
+        """Count once, however often called, by whichever process; durable when it returns.
+
+        The record's ``units_micro`` is what counts for the dimension ``units``. A call that was never held counts on
+        the limits of ``settlement.plan`` (none without a plan); one that was released, on the lines it had held.
+        Cancelled: it is carried out all the same.
+        """
+        settled: Settled = await self._lane.settle(SettleOp(settlement))
+        return settled
+
+    async def renew(self, progress: Sequence[Progress], expires_ms: int) -> Sequence[str]:
+        """Prolong open holds; returns the call ids that are not open (any more), in the order given. Neither expiry
+        nor progress goes back."""
+        if not progress:
+            return []
+        alive = await self._database.write(lambda: _renew(progress, expires_ms), durable=False)
+        return [sign.call_id for sign in progress if sign.call_id not in alive]
+
+    async def recover(self, now_ms: int, plans: Mapping[str, Plan], *, limit: int = 100) -> int:
+        """Settle the holds whose time is over, at their last progress; returns how many this caller recovered. A plan
+        that is not in ``plans`` prices no overage."""
+        rows = await self._database.read(alone("expired_holds", now_ms=now_ms, limit=limit))
+        ops = [RecoverOp(row[0], now_ms, plans) for row in rows]
+        answers = await asyncio.gather(*(self._lane.settle(op) for op in ops), return_exceptions=True)
+        # One hold that cannot be settled must not keep the others from being counted: it is told when it is alone.
+        failures = [answer for answer in answers if isinstance(answer, BaseException)]
+        recovered = sum(answer is True for answer in answers)
+        if failures and not recovered:
+            raise failures[0]
+        return recovered
+
+    async def counters(self, keys: Sequence[CounterKey]) -> Sequence[CounterState]:
+        """The state of each counter, zeros where there is no row."""
+        if not keys:
+            return []
+        rows = await self._database.read(alone("counters", keys=keys_text(list(keys))))
+        found = {CounterKey(*row[:5]): (row[5], row[6]) for row in rows}
+        return [CounterState(key, *found.get(key, (0, 0))) for key in keys]
+
+    async def buckets(self, keys: Sequence[tuple[BucketKey, int]]) -> Sequence[BucketState]:
+        """The state of each bucket; each key comes with its cap, which is its decay per ``per_ms``."""
+        if not keys:
+            return []
+        names = keys_text([key for key, _ in keys])
+        rows = await self._database.read(alone("buckets", keys=names, now_ms=self._clock.now_ms()))
+        spent = {BucketKey(*row[:4]): (BucketRow(row[4], row[5]), row[6]) for row in rows}
+        states = []
+        for key, cap in keys:
+            row, now_ms = spent.get(key, (BucketRow(), 0))
+            states.append(BucketState(key, rates.decayed(row, cap, key.per_ms, now_ms)))
+        return states
+
+    async def unbalanced(self) -> tuple[Sequence[CounterKey], Sequence[str]]:
+        """The doctor's question: counters that are not the sums of their calls' lines, and calls whose lines are not
+        what their records say. Both are empty unless somebody wrote into the database by hand."""
+        counters = await self._database.report(alone("unbalanced_counters"))
+        calls = await self._database.report(alone("unbalanced_calls"))
+        return [CounterKey(*row[:5]) for row in counters], [row[0] for row in calls]
+
+
+def _renew(progress: Sequence[Progress], expires_ms: int) -> Steps[set[str]]:
+    ids = sorted({sign.call_id for sign in progress})
+    rows = yield Ask("lock_holds", {"call_ids": keys_text(ids)})
+    alive = {row.call_id for row in (HoldRow(*found) for found in rows) if row.state == HoldState.OPEN}
+    signs = [
+        {
+            "call_id": sign.call_id,
+            "expires_ms": expires_ms,
+            "units_micro": sign.units_micro,
+            "output_seen": int(sign.output_seen),
+        }
+        for sign in sorted(progress, key=lambda sign: sign.call_id)
+        if sign.call_id in alive
+    ]
+    yield AskMany("renew_hold", signs)
+    return alive

@@ -1,0 +1,75 @@
+"""Bringing a database to the present schema. The rule: numbered files, applied once each and in order, all in one
+transaction that only one process can be in; a database that is newer than this code is refused.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from gatekeeper.stores.database import Ask, Database, Script, Steps, fault
+
+_FILE = re.compile(r"(\d{4})_(\w+)\.sql")
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One step of the schema."""
+
+    number: int
+    name: str
+    text: str
+
+
+@cache
+def migrations(folder: Path = Path(__file__).parent / "migrations") -> tuple[Migration, ...]:
+    """All migrations, first first. Raises ValueError when a number is missing or stands twice."""
+    found = []
+    for file in sorted(folder.glob("*.sql")):
+        match = _FILE.fullmatch(file.name)
+        if match is None:
+            raise ValueError(f"{file.name} is not named like 0001_what.sql")
+        found.append(Migration(int(match[1]), match[2], file.read_text()))
+    if [migration.number for migration in found] != list(range(1, len(found) + 1)):
+        raise ValueError("the migrations are not numbered 1, 2, 3")
+    return tuple(found)
+
+
+async def migrate(database: Database, known: tuple[Migration, ...] | None = None) -> int:
+    """Apply what is missing; returns how many were. Raises Fault for a database that is newer than this code.
+
+    Looks first without a lock: a process whose database user may not create tables starts on a schema that is current.
+    """
+    known = migrations() if known is None else known
+    applied = await database.read(_applied)
+    if _missing(known, applied):
+        return await database.write(lambda: _migrate(known))
+    return 0
+
+
+def _applied() -> Steps[list[int]]:
+    rows = yield Ask("has_migrations")
+    if not rows[0][0]:
+        return []
+    return [number for number, _ in (yield Ask("migrations"))]
+
+
+def _missing(known: tuple[Migration, ...], applied: list[int]) -> list[Migration]:
+    newest = max(applied, default=0)
+    if newest > len(known):
+        raise fault(
+            f"the database is at migration {newest} and this gatekeeper knows {len(known)}: "
+            "install the newer gatekeeper that made it"
+        )
+    return [migration for migration in known if migration.number not in applied]
+
+
+def _migrate(known: tuple[Migration, ...]) -> Steps[int]:
+    yield Ask("lock_migrations")
+    yield Ask("create_migrations")
+    # Again, now that nobody else can: two processes may have seen the same gap.
+    missing = _missing(known, (yield from _applied()))
+    for migration in missing:
+        yield Script(migration.text)
+        yield Ask("add_migration", {"number": migration.number, "name": migration.name})
+    return len(missing)

@@ -1,0 +1,268 @@
+-- Every statement of the store, by name. `:name` is a parameter; Postgres sees `$n`. A list travels as one JSON text.
+-- `{who}` makes four queries of one: NAME, NAME/customer, NAME/key and NAME/both, filtered so.
+-- A statement that must differ for Postgres stands again in queries_postgres.sql.
+
+-- name: ping
+-- Whether the database answers.
+SELECT 1;
+
+-- name: has_migrations
+-- Whether the table of migrations is there.
+SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = 'schema_migration';
+
+-- name: lock_migrations
+-- Only one process may migrate; in SQLite the open write transaction sees to that.
+SELECT 1;
+
+-- name: create_migrations
+-- The numbers of the migrations that were applied.
+CREATE TABLE IF NOT EXISTS schema_migration (number BIGINT PRIMARY KEY, name TEXT NOT NULL);
+
+-- name: migrations
+-- What was applied, in order.
+SELECT number, name FROM schema_migration ORDER BY number;
+
+-- name: add_migration
+-- Remembers one.
+INSERT INTO schema_migration (number, name) VALUES (:number, :name);
+
+-- name: create_customer
+-- A row back says that it is new.
+INSERT INTO customer (id, name, plan_id, created_ms, anchor_ms, email, disabled_ms, stripe_customer_id)
+VALUES (:id, :name, :plan_id, :created_ms, :anchor_ms, :email, :disabled_ms, :stripe_customer_id)
+ON CONFLICT DO NOTHING RETURNING id;
+
+-- name: customer
+-- One customer.
+SELECT id, name, plan_id, created_ms, anchor_ms, email, disabled_ms, stripe_customer_id FROM customer WHERE id = :id;
+
+-- name: customers
+-- A page of customers.
+SELECT id, name, plan_id, created_ms, anchor_ms, email, disabled_ms, stripe_customer_id
+FROM customer WHERE id > :after ORDER BY id LIMIT :limit;
+
+-- name: update_customer
+-- A row back says that there was one.
+UPDATE customer SET name = :name, plan_id = :plan_id, anchor_ms = :anchor_ms, email = :email,
+    disabled_ms = :disabled_ms, stripe_customer_id = :stripe_customer_id
+WHERE id = :id RETURNING id;
+
+-- name: create_key
+-- A row back says that id and digest are new.
+INSERT INTO api_key (id, digest, customer_id, name, shown, created_ms, expires_ms, revoked_ms, last_used_ms,
+    routes, models, user_id, agent_id, may_assert)
+VALUES (:id, :digest, :customer_id, :name, :shown, :created_ms, :expires_ms, :revoked_ms, :last_used_ms,
+    :routes, :models, :user_id, :agent_id, :may_assert)
+ON CONFLICT DO NOTHING RETURNING id;
+
+-- name: holder
+-- A key with its customer, by digest.
+SELECT k.id, k.customer_id, k.name, k.shown, k.created_ms, k.expires_ms, k.revoked_ms, k.last_used_ms, k.routes,
+    k.models, k.user_id, k.agent_id, k.may_assert,
+    c.id, c.name, c.plan_id, c.created_ms, c.anchor_ms, c.email, c.disabled_ms, c.stripe_customer_id
+FROM api_key k JOIN customer c ON c.id = k.customer_id WHERE k.digest = :digest;
+
+-- name: key
+-- One key.
+SELECT id, customer_id, name, shown, created_ms, expires_ms, revoked_ms, last_used_ms, routes, models, user_id,
+    agent_id, may_assert
+FROM api_key WHERE id = :id;
+
+-- name: keys
+-- A page of all keys.
+SELECT id, customer_id, name, shown, created_ms, expires_ms, revoked_ms, last_used_ms, routes, models, user_id,
+    agent_id, may_assert
+FROM api_key WHERE id > :after ORDER BY id LIMIT :limit;
+
+-- name: keys_of_customer
+-- A page of one customer's keys.
+SELECT id, customer_id, name, shown, created_ms, expires_ms, revoked_ms, last_used_ms, routes, models, user_id,
+    agent_id, may_assert
+FROM api_key WHERE customer_id = :customer_id AND id > :after ORDER BY id LIMIT :limit;
+
+-- name: revoke_key
+-- The first time stays. A row back says that there is such a key.
+UPDATE api_key SET revoked_ms = COALESCE(revoked_ms, :now_ms) WHERE id = :id RETURNING id;
+
+-- name: touch_key
+-- Never moves the time of last use back.
+UPDATE api_key SET last_used_ms = :used_ms WHERE id = :id AND (last_used_ms IS NULL OR last_used_ms < :used_ms);
+
+-- name: lock_holds
+-- The calls of a batch, locked in the order of their ids.
+SELECT h.call_id, h.admitted_month, h.customer_id, h.key_id, h.user_id, h.agent_id, h.plan_id, h.route, h.upstream,
+    h.model, h.owner, h.state, h.started_ms, h.expires_ms, h.output_tokens, h.progress_units_micro, h.output_seen
+FROM json_each(:call_ids) w CROSS JOIN hold h ON h.call_id = w.value;
+
+-- name: lines_of
+-- What those calls hold.
+SELECT l.call_id, l.line, l.limit_name, l.scope, l.subject, l.dimension, l.span, l.start_ms, l.per_ms, l.cap, l.mode,
+    l.amount, l.actual
+FROM json_each(:call_ids) w CROSS JOIN hold_line l ON l.call_id = w.value
+ORDER BY l.call_id, l.line;
+
+-- name: records_of
+-- Records by [month, call id].
+SELECT r.call_id, r.admitted_month, r.customer_id, r.key_id, r.user_id, r.agent_id, r.plan_id, r.route, r.upstream,
+    r.model, r.method, r.path, r.status, r.outcome, r.streamed, r.started_ms, r.ended_ms, r.first_byte_ms,
+    r.units_micro, r.source, r.note, r.charge_nano, r.cost_nano, r.usage, r.meters, r.evidence, r.meter_hash,
+    r.request_bytes, r.response_bytes, r.response_id, r.overrun_micro
+FROM json_each(:calls) w CROSS JOIN usage_record r
+    ON r.admitted_month = json_extract(w.value, '$[0]') AND r.call_id = json_extract(w.value, '$[1]');
+
+-- name: anchors_of
+-- Where those customers' billing periods start.
+SELECT c.id, c.anchor_ms FROM json_each(:customer_ids) w CROSS JOIN customer c ON c.id = w.value;
+
+-- name: ensure_counter
+-- A row to lock, where there is none.
+INSERT INTO counter (scope, subject, dimension, span, start_ms)
+VALUES (:scope, :subject, :dimension, :span, :start_ms) ON CONFLICT DO NOTHING;
+
+-- name: ensure_bucket
+-- A row to lock, where there is none.
+INSERT INTO bucket (scope, subject, dimension, per_ms)
+VALUES (:scope, :subject, :dimension, :per_ms) ON CONFLICT DO NOTHING;
+
+-- name: lock_counters
+-- The counters of a batch, locked in the order of their keys.
+SELECT c.scope, c.subject, c.dimension, c.span, c.start_ms, c.used, c.held
+FROM json_each(:keys) w CROSS JOIN counter c
+    ON c.scope = json_extract(w.value, '$[0]') AND c.subject = json_extract(w.value, '$[1]')
+    AND c.dimension = json_extract(w.value, '$[2]') AND c.span = json_extract(w.value, '$[3]')
+    AND c.start_ms = json_extract(w.value, '$[4]');
+
+-- name: lock_buckets
+-- The buckets of a batch, locked in the order of their keys, with the instant that dates them.
+SELECT b.scope, b.subject, b.dimension, b.per_ms, b.spent, b.at_ms, :now_ms
+FROM json_each(:keys) w CROSS JOIN bucket b
+    ON b.scope = json_extract(w.value, '$[0]') AND b.subject = json_extract(w.value, '$[1]')
+    AND b.dimension = json_extract(w.value, '$[2]') AND b.per_ms = json_extract(w.value, '$[3]');
+
+-- name: counters
+-- Counters as they stand, for a reader.
+SELECT c.scope, c.subject, c.dimension, c.span, c.start_ms, c.used, c.held
+FROM json_each(:keys) w CROSS JOIN counter c
+    ON c.scope = json_extract(w.value, '$[0]') AND c.subject = json_extract(w.value, '$[1]')
+    AND c.dimension = json_extract(w.value, '$[2]') AND c.span = json_extract(w.value, '$[3]')
+    AND c.start_ms = json_extract(w.value, '$[4]');
+
+-- name: buckets
+-- Buckets as they stand, for a reader, with the instant that dates them.
+SELECT b.scope, b.subject, b.dimension, b.per_ms, b.spent, b.at_ms, :now_ms
+FROM json_each(:keys) w CROSS JOIN bucket b
+    ON b.scope = json_extract(w.value, '$[0]') AND b.subject = json_extract(w.value, '$[1]')
+    AND b.dimension = json_extract(w.value, '$[2]') AND b.per_ms = json_extract(w.value, '$[3]');
+
+-- name: add_hold
+-- A new call. That its id is new was seen under the lock; if another process was quicker, this fails and is tried again.
+INSERT INTO hold (call_id, admitted_month, customer_id, key_id, user_id, agent_id, plan_id, route, upstream, model,
+    owner, state, started_ms, expires_ms, output_tokens, progress_units_micro, output_seen)
+VALUES (:call_id, :admitted_month, :customer_id, :key_id, :user_id, :agent_id, :plan_id, :route, :upstream, :model,
+    :owner, :state, :started_ms, :expires_ms, :output_tokens, :progress_units_micro, :output_seen);
+
+-- name: add_line
+-- One line of a call.
+INSERT INTO hold_line (call_id, line, limit_name, scope, subject, dimension, span, start_ms, per_ms, cap, mode, amount,
+    actual)
+VALUES (:call_id, :line, :limit_name, :scope, :subject, :dimension, :span, :start_ms, :per_ms, :cap, :mode, :amount,
+    :actual);
+
+-- name: end_hold
+-- How a call ended.
+UPDATE hold SET state = :state WHERE call_id = :call_id;
+
+-- name: end_line
+-- What a call took of one line.
+UPDATE hold_line SET actual = :actual WHERE call_id = :call_id AND line = :line;
+
+-- name: renew_hold
+-- A sign of life: neither expiry nor progress goes back.
+UPDATE hold SET expires_ms = CASE WHEN expires_ms < :expires_ms THEN :expires_ms ELSE expires_ms END,
+    progress_units_micro = CASE WHEN progress_units_micro < :units_micro THEN :units_micro
+        ELSE progress_units_micro END,
+    output_seen = CASE WHEN output_seen < :output_seen THEN :output_seen ELSE output_seen END
+WHERE call_id = :call_id AND state = 'open';
+
+-- name: expired_holds
+-- Calls whose owner gave no sign of life in time.
+SELECT call_id FROM hold WHERE state = 'open' AND expires_ms <= :now_ms ORDER BY expires_ms, call_id LIMIT :limit;
+
+-- name: set_counter
+-- The figures of a counter that is locked.
+UPDATE counter SET used = :used, held = :held
+WHERE scope = :scope AND subject = :subject AND dimension = :dimension AND span = :span AND start_ms = :start_ms;
+
+-- name: set_bucket
+-- The figures of a bucket that is locked.
+UPDATE bucket SET spent = :spent, at_ms = :at_ms
+WHERE scope = :scope AND subject = :subject AND dimension = :dimension AND per_ms = :per_ms;
+
+-- name: add_record
+-- The guard of settle: a second record of one call breaks the whole transaction, and nothing is counted.
+INSERT INTO usage_record (call_id, admitted_month, customer_id, key_id, user_id, agent_id, plan_id, route, upstream,
+    model, method, path, status, outcome, streamed, started_ms, ended_ms, first_byte_ms, units_micro, source, note,
+    charge_nano, cost_nano, usage, meters, evidence, meter_hash, request_bytes, response_bytes, response_id,
+    overrun_micro, day, corrects)
+VALUES (:call_id, :admitted_month, :customer_id, :key_id, :user_id, :agent_id, :plan_id, :route, :upstream,
+    :model, :method, :path, :status, :outcome, :streamed, :started_ms, :ended_ms, :first_byte_ms, :units_micro,
+    :source, :note, :charge_nano, :cost_nano, :usage, :meters, :evidence, :meter_hash, :request_bytes,
+    :response_bytes, :response_id, :overrun_micro, :day, :corrects);
+
+-- name: add_owed
+-- What the biller is to be told of one call.
+INSERT INTO owed (call_id, customer_id, plan_id, period_start_ms, started_ms, settled_ms, units_micro, charge_nano)
+VALUES (:call_id, :customer_id, :plan_id, :period_start_ms, :started_ms, :settled_ms, :units_micro, :charge_nano);
+
+-- name: record
+-- One call: its record, and its correction where there is one.
+SELECT r.call_id, r.admitted_month, r.customer_id, r.key_id, r.user_id, r.agent_id, r.plan_id, r.route, r.upstream,
+    r.model, r.method, r.path, r.status, r.outcome, r.streamed, r.started_ms, r.ended_ms, r.first_byte_ms,
+    r.units_micro, r.source, r.note, r.charge_nano, r.cost_nano, r.usage, r.meters, r.evidence, r.meter_hash,
+    r.request_bytes, r.response_bytes, r.response_id, r.overrun_micro
+FROM hold h JOIN usage_record r
+    ON r.admitted_month = h.admitted_month AND r.call_id IN (h.call_id, h.call_id || '#correction')
+WHERE h.call_id = :call_id ORDER BY r.call_id;
+
+-- name: records
+-- The latest records before an instant.
+SELECT call_id, admitted_month, customer_id, key_id, user_id, agent_id, plan_id, route, upstream, model, method, path,
+    status, outcome, streamed, started_ms, ended_ms, first_byte_ms, units_micro, source, note, charge_nano, cost_nano,
+    usage, meters, evidence, meter_hash, request_bytes, response_bytes, response_id, overrun_micro
+FROM usage_record WHERE started_ms < :before_ms {who} ORDER BY started_ms DESC, call_id DESC LIMIT :limit;
+
+-- name: usage_total
+-- Sums over records. A correction is no request.
+SELECT COUNT(*) - COUNT(corrects), COALESCE(CAST(SUM(units_micro) AS BIGINT), 0),
+    COALESCE(CAST(SUM(charge_nano) AS BIGINT), 0), COALESCE(CAST(SUM(cost_nano) AS BIGINT), 0), MAX(started_ms)
+FROM usage_record WHERE started_ms >= :start_ms AND started_ms < :end_ms {who};
+
+-- name: usage_by_day
+-- The same sums for each UTC day.
+SELECT day, COUNT(*) - COUNT(corrects), COALESCE(CAST(SUM(units_micro) AS BIGINT), 0),
+    COALESCE(CAST(SUM(charge_nano) AS BIGINT), 0), COALESCE(CAST(SUM(cost_nano) AS BIGINT), 0), MAX(started_ms)
+FROM usage_record WHERE started_ms >= :start_ms AND started_ms < :end_ms {who} GROUP BY day ORDER BY day;
+
+-- name: unbalanced_counters
+-- The doctor's question: counters whose figures are not the sums of their calls' lines.
+SELECT c.scope, c.subject, c.dimension, c.span, c.start_ms, c.used, c.held, COALESCE(s.used, 0), COALESCE(s.held, 0)
+FROM counter c LEFT JOIN (
+    SELECT l.scope, l.subject, l.dimension, l.span, l.start_ms, CAST(SUM(COALESCE(l.actual, 0)) AS BIGINT) AS used,
+        CAST(SUM(CASE WHEN h.state = 'open' THEN l.amount ELSE 0 END) AS BIGINT) AS held
+    FROM hold_line l JOIN hold h ON h.call_id = l.call_id WHERE l.per_ms IS NULL
+    GROUP BY l.scope, l.subject, l.dimension, l.span, l.start_ms
+) s ON s.scope = c.scope AND s.subject = c.subject AND s.dimension = c.dimension AND s.span = c.span
+    AND s.start_ms = c.start_ms
+WHERE c.used <> COALESCE(s.used, 0) OR c.held <> COALESCE(s.held, 0)
+ORDER BY c.scope, c.subject, c.dimension, c.span, c.start_ms;
+
+-- name: unbalanced_calls
+-- The doctor's question: calls whose lines of units do not say what their records say.
+SELECT t.call_id, t.actual, r.units FROM (
+    SELECT call_id, MAX(COALESCE(actual, 0)) AS actual FROM hold_line
+    WHERE per_ms IS NULL AND dimension = 'units' GROUP BY call_id
+) t LEFT JOIN (
+    SELECT COALESCE(corrects, call_id) AS call_id, CAST(SUM(units_micro) AS BIGINT) AS units
+    FROM usage_record GROUP BY COALESCE(corrects, call_id)
+) r ON r.call_id = t.call_id
+WHERE t.actual <> COALESCE(r.units, 0) ORDER BY t.call_id;

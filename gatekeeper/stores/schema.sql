@@ -1,0 +1,165 @@
+-- The whole database as it should stand, for SQLite and Postgres alike. Building it from migrations/ gives the same.
+-- Ids are TEXT made by us. Money is nano-dollars, units are millionths, times are epoch milliseconds: all BIGINT.
+
+CREATE TABLE customer (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    plan_id TEXT NOT NULL,
+    created_ms BIGINT NOT NULL,
+    anchor_ms BIGINT NOT NULL,
+    email TEXT,
+    disabled_ms BIGINT,
+    stripe_customer_id TEXT
+);
+
+-- routes and models are JSON lists; NULL allows all.
+CREATE TABLE api_key (
+    id TEXT PRIMARY KEY,
+    digest TEXT NOT NULL UNIQUE,
+    customer_id TEXT NOT NULL REFERENCES customer (id),
+    name TEXT NOT NULL,
+    shown TEXT NOT NULL,
+    created_ms BIGINT NOT NULL,
+    expires_ms BIGINT,
+    revoked_ms BIGINT,
+    last_used_ms BIGINT,
+    routes TEXT,
+    models TEXT,
+    user_id TEXT,
+    agent_id TEXT,
+    may_assert BIGINT NOT NULL DEFAULT 0 CHECK (may_assert IN (0, 1))
+);
+CREATE INDEX api_key_by_customer ON api_key (customer_id, id);
+
+-- A stock counter. A new window is a new row; nothing is ever set back to 0.
+CREATE TABLE counter (
+    scope TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    dimension TEXT NOT NULL,
+    span TEXT NOT NULL,
+    start_ms BIGINT NOT NULL,
+    used BIGINT NOT NULL DEFAULT 0 CHECK (used >= 0),
+    held BIGINT NOT NULL DEFAULT 0 CHECK (held >= 0),
+    PRIMARY KEY (scope, subject, dimension, span, start_ms)
+);
+
+-- A rate limit's leaky bucket: spent at the instant at_ms.
+CREATE TABLE bucket (
+    scope TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    dimension TEXT NOT NULL,
+    per_ms BIGINT NOT NULL CHECK (per_ms > 0),
+    spent BIGINT NOT NULL DEFAULT 0 CHECK (spent >= 0),
+    at_ms BIGINT NOT NULL DEFAULT 0,
+    PRIMARY KEY (scope, subject, dimension, per_ms)
+);
+
+-- One row a call, for ever: whoever ends a call locks it here first.
+CREATE TABLE hold (
+    call_id TEXT PRIMARY KEY,
+    admitted_month TEXT NOT NULL,
+    customer_id TEXT NOT NULL,
+    key_id TEXT,
+    user_id TEXT,
+    agent_id TEXT,
+    plan_id TEXT NOT NULL,
+    route TEXT NOT NULL,
+    upstream TEXT NOT NULL,
+    model TEXT,
+    owner TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('open', 'settled', 'released', 'recovered', 'corrected')),
+    started_ms BIGINT NOT NULL,
+    expires_ms BIGINT NOT NULL,
+    output_tokens BIGINT NOT NULL CHECK (output_tokens >= 0),
+    progress_units_micro BIGINT NOT NULL DEFAULT 0 CHECK (progress_units_micro >= 0),
+    output_seen BIGINT NOT NULL DEFAULT 0 CHECK (output_seen IN (0, 1))
+);
+CREATE INDEX hold_by_expiry ON hold (expires_ms) WHERE state = 'open';
+
+-- What a call holds on each row, and what it took in the end. A stock line has span and start_ms, a rate line per_ms.
+CREATE TABLE hold_line (
+    call_id TEXT NOT NULL REFERENCES hold (call_id),
+    line BIGINT NOT NULL,
+    limit_name TEXT NOT NULL,
+    scope TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    dimension TEXT NOT NULL,
+    span TEXT,
+    start_ms BIGINT,
+    per_ms BIGINT,
+    cap BIGINT,
+    mode TEXT,
+    amount BIGINT NOT NULL CHECK (amount >= 0),
+    actual BIGINT CHECK (actual >= 0),
+    PRIMARY KEY (call_id, line),
+    CHECK ((per_ms IS NULL AND span IS NOT NULL AND start_ms IS NOT NULL AND mode IS NOT NULL)
+        OR (per_ms IS NOT NULL AND span IS NULL AND cap IS NOT NULL))
+);
+
+-- What is known of one call when it is over. Append only. The primary key is the guard of settle: a call counts once.
+-- A true settle that comes after a recovery appends the difference as call_id || '#correction', with corrects = call_id.
+-- usage, meters and evidence are JSON. day is the UTC day of started_ms, YYYY-MM-DD.
+CREATE TABLE usage_record (
+    call_id TEXT NOT NULL,
+    admitted_month TEXT NOT NULL,
+    customer_id TEXT NOT NULL,
+    key_id TEXT,
+    user_id TEXT,
+    agent_id TEXT,
+    plan_id TEXT NOT NULL,
+    route TEXT NOT NULL,
+    upstream TEXT NOT NULL,
+    model TEXT,
+    method TEXT NOT NULL,
+    path TEXT NOT NULL,
+    status BIGINT,
+    outcome TEXT NOT NULL,
+    streamed BIGINT NOT NULL CHECK (streamed IN (0, 1)),
+    started_ms BIGINT NOT NULL,
+    ended_ms BIGINT NOT NULL,
+    first_byte_ms BIGINT,
+    units_micro BIGINT NOT NULL,
+    source TEXT NOT NULL,
+    note TEXT,
+    charge_nano BIGINT NOT NULL,
+    cost_nano BIGINT,
+    usage TEXT,
+    meters TEXT NOT NULL,
+    evidence TEXT NOT NULL,
+    meter_hash TEXT NOT NULL,
+    request_bytes BIGINT NOT NULL CHECK (request_bytes >= 0),
+    response_bytes BIGINT NOT NULL CHECK (response_bytes >= 0),
+    response_id TEXT,
+    overrun_micro BIGINT NOT NULL CHECK (overrun_micro >= 0),
+    day TEXT NOT NULL,
+    corrects TEXT,
+    PRIMARY KEY (admitted_month, call_id),
+    CHECK (corrects IS NOT NULL OR (units_micro >= 0 AND charge_nano >= 0))
+);
+CREATE INDEX usage_by_customer ON usage_record (customer_id, started_ms);
+CREATE INDEX usage_by_key ON usage_record (key_id, started_ms);
+CREATE INDEX usage_by_start ON usage_record (started_ms);
+
+-- What the biller is still to be told: written with the record, frozen into a batch later.
+CREATE TABLE owed (
+    call_id TEXT PRIMARY KEY,
+    customer_id TEXT NOT NULL,
+    plan_id TEXT NOT NULL,
+    period_start_ms BIGINT NOT NULL,
+    started_ms BIGINT NOT NULL,
+    settled_ms BIGINT NOT NULL,
+    units_micro BIGINT NOT NULL,
+    charge_nano BIGINT NOT NULL,
+    batch_id TEXT
+);
+CREATE INDEX owed_unbatched ON owed (customer_id, period_start_ms) WHERE batch_id IS NULL;
+
+-- Stable for readers outside: one row a key and UTC day. tokens are whole units.
+CREATE VIEW api_key_usage AS
+SELECT key_id AS api_key_id,
+    day AS date,
+    CAST(SUM(units_micro) AS BIGINT) / 1000000 AS tokens,
+    COUNT(*) - COUNT(corrects) AS requests
+FROM usage_record
+WHERE key_id IS NOT NULL
+GROUP BY key_id, day;

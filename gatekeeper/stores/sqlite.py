@@ -1,0 +1,235 @@
+"""SQLite as a Database: a WAL file, one writer thread, and readers that never wait for it.
+
+The rule: a connection belongs to one thread for life, so no statement can join somebody else's transaction. Processes
+queue for the write lock on a flock, which wakes them in turn; SQLite's own busy handler sleeps and is unfair.
+"""
+
+import asyncio
+import fcntl
+import logging
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from gatekeeper.errors import Fault
+from gatekeeper.stores.database import Ask, AskMany, Rows, Script, Step, Steps, Work, fault, rejected
+from gatekeeper.stores.queries import for_sqlite
+
+_LOG = logging.getLogger(__name__)
+T = TypeVar("T")
+# The flock orders the writers; this is for whoever writes without it (a shell, a backup).
+BUSY_TIMEOUT_MS = 5_000
+# A batch changes some 10 to 100 pages of 4 KiB: the log is copied into the database every 4 to 40 MB.
+CHECKPOINT_COMMITS = 100
+# 16 MB of log. It only starts anew when a commit finds all of it copied, which under steady load never happens by
+# itself: then the writer copies the last few pages, for once.
+LOG_FRAMES_MAX = 4_096
+LOG_BYTES_MAX = LOG_FRAMES_MAX * 4_096
+# RETURNING came with 3.35.
+OLDEST = (3, 35, 0)
+
+
+class SqliteDatabase:
+    """See ``Database``. Cancelling a caller does not stop a transaction whose turn has come."""
+
+    def __init__(self, path: Path, checkpoint_commits: int, log_frames_max: int) -> None:
+        self._path = path
+        self._checkpoint_commits = checkpoint_commits
+        self._log_frames_max = log_frames_max
+        self._writer = _Thread("gatekeeper-writer", path)
+        self._lookups = _Thread("gatekeeper-lookups", path, "PRAGMA query_only = ON")
+        self._reports = _Thread("gatekeeper-reports", path, "PRAGMA query_only = ON")
+        self._gate: int | None = None
+        self._durable: bool | None = None
+        self._commits = 0
+        self._checkpoint: asyncio.Task[None] | None = None
+        self._closed = False
+
+    @classmethod
+    async def open(
+        cls, path: Path, *, checkpoint_commits: int = CHECKPOINT_COMMITS, log_frames_max: int = LOG_FRAMES_MAX
+    ) -> "SqliteDatabase":
+        """Open or create the file. Raises Fault when that cannot be."""
+        if sqlite3.sqlite_version_info < OLDEST:
+            raise fault(f"SQLite {sqlite3.sqlite_version} is too old: 3.35 or newer is needed")
+        database = cls(path, checkpoint_commits, log_frames_max)
+        try:
+            await database._writer.run(database._prepare)
+        except BaseException:
+            await database.close()
+            raise
+        return database
+
+    async def write(self, work: Work[T], *, durable: bool = True) -> T:
+        """See ``Database.write``."""
+        result = await self._writer.run(lambda: self._transaction(work, durable))
+        self._commits += 1
+        if self._commits >= self._checkpoint_commits and (self._checkpoint is None or self._checkpoint.done()):
+            self._commits = 0
+            self._checkpoint = asyncio.create_task(self._copy_log())
+        return result
+
+    async def read(self, work: Work[T]) -> T:
+        """See ``Database.read``."""
+        return await self._lookups.run(lambda: self._lookups.transaction(work, "BEGIN"))
+
+    async def report(self, work: Work[T]) -> T:
+        """See ``Database.report``."""
+        return await self._reports.run(lambda: self._reports.transaction(work, "BEGIN"))
+
+    async def close(self) -> None:
+        """See ``Database.close``."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._checkpoint is not None:
+            await asyncio.gather(self._checkpoint, return_exceptions=True)
+        for thread in (self._reports, self._lookups, self._writer):
+            await thread.close()
+        if self._gate is not None:
+            os.close(self._gate)
+            self._gate = None
+
+    def _prepare(self) -> None:
+        """Open the file as its writer. Two processes cannot switch a new file to WAL at once: hence in the gate."""
+        self._gate = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with self._in_the_gate():
+            self._writer.connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        # Checkpoints run beside the commits, never within one.
+        self._writer.connection.execute("PRAGMA wal_autocheckpoint = 0").fetchone()
+        self._writer.connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES_MAX}").fetchone()
+
+    def _transaction(self, work: Work[T], durable: bool) -> T:
+        with self._in_the_gate():
+            if self._durable is not durable:
+                # Cannot be changed inside a transaction.
+                self._writer.connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+                self._durable = durable
+            return self._writer.transaction(work, "BEGIN IMMEDIATE")
+
+    @contextmanager
+    def _in_the_gate(self) -> Iterator[None]:
+        assert self._gate is not None
+        fcntl.flock(self._gate, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._gate, fcntl.LOCK_UN)
+
+    async def _copy_log(self) -> None:
+        """Copy the write-ahead log into the database as far as no reader needs it, beside the commits. What fails
+        (another process is at it) is done the next time."""
+        try:
+            if await self._reports.run(self._reports.checkpoint) > self._log_frames_max:
+                await self._writer.run(self._checkpoint_in_the_gate)
+        except Fault as failure:
+            _LOG.info("the log was not copied: %s", failure)
+
+    def _checkpoint_in_the_gate(self) -> None:
+        with self._in_the_gate():
+            self._writer.checkpoint()
+
+
+class _Thread:
+    """A thread with its own connection, which it opens when it is first used."""
+
+    def __init__(self, name: str, path: Path, *pragmas: str) -> None:
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._path = path
+        self._queries = for_sqlite()
+        self._pragmas = (f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}", "PRAGMA foreign_keys = ON", *pragmas)
+        self._connection: sqlite3.Connection | None = None
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """Only for the thread itself."""
+        if self._connection is None:
+            # isolation_level None: transactions begin and end where we say so.
+            self._connection = sqlite3.connect(self._path, isolation_level=None, cached_statements=256)
+            for pragma in self._pragmas:
+                self._connection.execute(pragma).fetchall()
+        return self._connection
+
+    async def run(self, job: Callable[[], T]) -> T:
+        """The job's result, on the thread. Raises Fault for what SQLite and the system raise."""
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._executor, _translated(job))
+        except RuntimeError as cause:
+            if "shutdown" in str(cause):
+                raise fault("the store is closed") from cause
+            raise
+
+    def transaction(self, work: Work[T], begin: str) -> T:
+        """Runs the work; commits, or rolls back and raises."""
+        connection = self.connection
+        connection.execute(begin)
+        try:
+            result = self._drive(work())
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        return result
+
+    def checkpoint(self) -> int:
+        """Copies what can be copied without waiting; returns how many frames the log has."""
+        _, frames, _ = self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        return int(frames)
+
+    async def close(self) -> None:
+        """Waits for the jobs under way."""
+        loop = asyncio.get_running_loop()
+        if self._connection is not None:
+            await loop.run_in_executor(self._executor, self._connection.close)
+        await asyncio.to_thread(self._executor.shutdown)
+
+    def _drive(self, steps: Steps[T]) -> T:
+        rows: Rows = ()
+        try:
+            step = next(steps)
+            while True:
+                rows = self._answer(step)
+                step = steps.send(rows)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        finally:
+            steps.close()
+
+    def _answer(self, step: Step) -> Rows:
+        if isinstance(step, Ask):
+            return self.connection.execute(self._queries[step.query].text, step.args).fetchall()
+        if isinstance(step, AskMany):
+            self.connection.executemany(self._queries[step.query].text, step.rows)
+        else:
+            self._script(step)
+        return ()
+
+    def _script(self, script: Script) -> None:
+        """Statement by statement: sqlite3's own executescript would commit the transaction first."""
+        statement = ""
+        for line in script.text.splitlines(keepends=True):
+            statement += line
+            if sqlite3.complete_statement(statement):
+                self.connection.execute(statement)
+                statement = ""
+
+
+def _translated(job: Callable[[], T]) -> Callable[[], T]:
+    def translated() -> T:
+        try:
+            return job()
+        except (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError) as cause:
+            raise rejected(f"SQLite: {cause}") from cause
+        except OverflowError as cause:
+            raise rejected("a number does not fit 64 bits") from cause
+        except (sqlite3.Error, OSError) as cause:
+            raise fault(f"SQLite: {cause}") from cause
+
+    return translated

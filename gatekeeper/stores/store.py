@@ -1,0 +1,160 @@
+"""The store: customers, keys, the ledger and what was used, on one database. The rule: every read and write of a role
+is one transaction; reports never delay admissions.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import unquote
+
+from gatekeeper.clock import Clock
+from gatekeeper.ports import Customer, Holder, Key, Store, UsageDay, UsageRecord, UsageTotal
+from gatekeeper.stores.database import AskMany, Database, Rows, Steps, alone
+from gatekeeper.stores.ledger import SqlLedger
+from gatekeeper.stores.migrate import migrate
+from gatekeeper.stores.postgres import PostgresDatabase
+from gatekeeper.stores.rows import (
+    customer_args,
+    customer_of,
+    day_of,
+    holder_of,
+    key_args,
+    key_of,
+    merged,
+    record_of,
+    total_of,
+)
+from gatekeeper.stores.sqlite import SqliteDatabase
+
+
+class SqlStore(SqlLedger):
+    """See ``ports.Store``. Made by ``open_store``."""
+
+    # --- customers ---
+
+    async def create_customer(self, customer: Customer) -> bool:
+        """False when the id exists."""
+        return bool(await self._database.write(alone("create_customer", **customer_args(customer))))
+
+    async def customer(self, customer_id: str) -> Customer | None:
+        """One customer, or None."""
+        rows = await self._database.read(alone("customer", id=customer_id))
+        return customer_of(rows[0]) if rows else None
+
+    async def customers(self, *, after: str = "", limit: int = 100) -> Sequence[Customer]:
+        """In the order of their ids, those after ``after``."""
+        return [customer_of(row) for row in await self._database.read(alone("customers", after=after, limit=limit))]
+
+    async def update_customer(self, customer: Customer) -> bool:
+        """Replaces all fields but id and created_ms; False when there is none."""
+        return bool(await self._database.write(alone("update_customer", **customer_args(customer))))
+
+    # --- keys ---
+
+    async def create_key(self, key: Key, digest: str) -> bool:
+        """False when id or digest exists. Raises Fault when there is no such customer."""
+        return bool(await self._database.write(alone("create_key", **key_args(key, digest))))
+
+    async def holder(self, digest: str) -> Holder | None:
+        """The key with its customer, also revoked and expired ones."""
+        rows = await self._database.read(alone("holder", digest=digest))
+        return holder_of(rows[0]) if rows else None
+
+    async def key(self, key_id: str) -> Key | None:
+        """One key, or None."""
+        rows = await self._database.read(alone("key", id=key_id))
+        return key_of(rows[0]) if rows else None
+
+    async def keys(self, customer_id: str | None = None, *, after: str = "", limit: int = 100) -> Sequence[Key]:
+        """In the order of their ids, those after ``after``."""
+        if customer_id is None:
+            work = alone("keys", after=after, limit=limit)
+        else:
+            work = alone("keys_of_customer", customer_id=customer_id, after=after, limit=limit)
+        return [key_of(row) for row in await self._database.read(work)]
+
+    async def revoke_key(self, key_id: str, now_ms: int) -> bool:
+        """False when there is no such key; revoking twice keeps the first time."""
+        return bool(await self._database.write(alone("revoke_key", id=key_id, now_ms=now_ms)))
+
+    async def touch_keys(self, last_used_ms: Mapping[str, int]) -> None:
+        """Record last use, many keys at once; never moves a time back."""
+        # Sorted: two processes that touch the same keys lock them in the same order.
+        rows = [{"id": key_id, "used_ms": used_ms} for key_id, used_ms in sorted(last_used_ms.items())]
+        if rows:
+            await self._database.write(lambda: _many("touch_key", rows), durable=False)
+
+    # --- what was used ---
+
+    async def usage_total(
+        self, start_ms: int, end_ms: int, *, customer_id: str | None = None, key_id: str | None = None
+    ) -> UsageTotal:
+        """Sums, filtered by customer and key where given."""
+        return total_of((await self._sums("usage_total", start_ms, end_ms, customer_id, key_id))[0])
+
+    async def usage_by_day(
+        self, start_ms: int, end_ms: int, *, customer_id: str | None = None, key_id: str | None = None
+    ) -> Sequence[UsageDay]:
+        """One row a day that has records, oldest first."""
+        return [day_of(row) for row in await self._sums("usage_by_day", start_ms, end_ms, customer_id, key_id)]
+
+    async def record(self, call_id: str, *, customer_id: str | None = None) -> UsageRecord | None:
+        """One call as it is known in the end (with its correction, where there is one); with ``customer_id`` only that
+        customer's."""
+        rows = await self._database.read(alone("record", call_id=call_id))
+        found = merged([record_of(row) for row in rows])
+        return found if found is not None and customer_id in (None, found.customer_id) else None
+
+    async def records(
+        self, *, customer_id: str | None = None, before_ms: int | None = None, limit: int = 100
+    ) -> Sequence[UsageRecord]:
+        """Latest first, as they were appended: a correction is a row of its own, with the differences."""
+        before_ms = _FOR_EVER_MS if before_ms is None else before_ms
+        name, who = ("records", {}) if customer_id is None else ("records/customer", {"customer_id": customer_id})
+        rows = await self._database.report(alone(name, before_ms=before_ms, limit=limit, **who))
+        return [record_of(row) for row in rows]
+
+    async def _sums(self, name: str, start_ms: int, end_ms: int, customer_id: str | None, key_id: str | None) -> Rows:
+        suffix = {(False, False): "", (True, False): "/customer", (False, True): "/key", (True, True): "/both"}
+        query = name + suffix[(customer_id is not None, key_id is not None)]
+        work = alone(query, start_ms=start_ms, end_ms=end_ms, customer_id=customer_id, key_id=key_id)
+        return await self._database.report(work)
+
+    # --- all of it ---
+
+    async def ping(self) -> None:
+        """Raises Fault when the database does not answer."""
+        await self._database.read(alone("ping"))
+
+    async def close(self) -> None:
+        """Wait for what is under way, then close. Closing twice does nothing."""
+        await self._lane.close()
+        await self._database.close()
+
+
+async def open_store(url: str, *, clock: Clock) -> Store:
+    """Open ``sqlite:///relative/path``, ``sqlite:////absolute/path`` or ``postgresql://...``; bring it to the present
+    schema. Raises ValueError, with a sentence for people, for another URL; Fault when the database cannot be reached
+    or is newer than this code."""
+    database: Database
+    if url.startswith("sqlite:///"):
+        path = unquote(url.removeprefix("sqlite:///"))
+        if path in ("", ":memory:") or path.startswith("file:"):
+            raise ValueError("the ledger needs a file, as in sqlite:///gatekeeper.sqlite")
+        database = await SqliteDatabase.open(Path(path))
+    elif url.startswith(("postgresql://", "postgres://")):
+        database = await PostgresDatabase.open(url)
+    else:
+        raise ValueError("a database URL begins with sqlite:/// or postgresql://")
+    try:
+        await migrate(database)
+    except BaseException:
+        await database.close()
+        raise
+    return SqlStore(database, clock)
+
+
+def _many(query: str, rows: Sequence[Mapping[str, object]]) -> Steps[None]:
+    yield AskMany(query, rows)
+
+
+_FOR_EVER_MS = 2**62

@@ -1,0 +1,245 @@
+"""One transaction for many calls does exactly what one transaction for each of them does."""
+
+import asyncio
+import sqlite3
+import tempfile
+from contextlib import closing
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gatekeeper.rules.limits import BucketKey, CounterKey, Mode, RateLine, StockLine
+from gatekeeper.stores import open_store
+from gatekeeper.stores.batch import Batch
+from gatekeeper.stores.lane import Lane
+from gatekeeper.stores.migrate import migrate
+from gatekeeper.stores.ops import Held, HoldOp, RecoverOp, ReleaseOp, SettleOp
+from gatekeeper.stores.sqlite import SqliteDatabase
+
+
+class StandingClock:
+    """Time that the test moves."""
+
+    def __init__(self, now_ms):
+        self.now = now_ms
+
+    def now_ms(self):
+        return self.now
+
+    def monotonic_s(self):
+        return self.now / 1000
+
+    async def sleep(self, seconds):
+        raise AssertionError("nothing here waits for time")
+
+
+amounts = st.integers(0, 40)
+stock_lines = st.builds(
+    lambda subject, cap, mode, fixed, per: StockLine(
+        CounterKey("customer", subject, "units", "month", 0), "quota", cap, mode, fixed, per, None
+    ),
+    st.sampled_from("ab"),
+    st.none() | st.integers(0, 120),
+    st.sampled_from([Mode.BLOCK, Mode.BLOCK, Mode.OVERAGE]),
+    amounts,
+    st.integers(0, 3),
+)
+rate_lines = st.builds(
+    lambda subject, cap, amount: RateLine(BucketKey("key", subject, "units", 60_000), "rate", cap, amount, 0),
+    st.sampled_from("xy"),
+    st.integers(0, 100),
+    amounts,
+)
+orders = st.tuples(st.lists(stock_lines, max_size=3), st.lists(rate_lines, max_size=2), st.integers(0, 9))
+calls = st.integers(0, 5)
+deeds = st.one_of(
+    st.tuples(st.just("hold"), calls, orders),
+    st.tuples(st.just("hold"), calls, orders),
+    st.tuples(st.just("settle"), calls, st.integers(-1, 60)),
+    st.tuples(st.just("recover"), calls, st.none()),
+    st.tuples(st.just("release"), calls, st.none()),
+)
+# Where a file costs no fsync: these tests make hundreds.
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+EVERYTHING = (
+    "SELECT * FROM counter ORDER BY 1, 2",
+    "SELECT * FROM bucket ORDER BY 1, 2",
+    "SELECT * FROM hold ORDER BY 1",
+    "SELECT * FROM hold_line ORDER BY 1, 2",
+    "SELECT * FROM usage_record ORDER BY 1",
+    "SELECT * FROM owed ORDER BY 1",
+)
+
+
+def _op(make, deed, call, what):
+    call_id = f"c{call}"
+    match deed:
+        case "hold":
+            stock, rates, tokens = what
+            return HoldOp(
+                make.order(call_id, *stock, rates=tuple(rates), output_tokens=tokens, output_tokens_min=tokens // 2)
+            )
+        case "settle":
+            return SettleOp(make.settlement(call_id, what, plan=make.plan(cap=50)))
+        case "recover":
+            return RecoverOp(call_id, make.NOW_MS + 30_000, {"pro": make.plan(cap=50)})
+        case _:
+            return ReleaseOp(call_id)
+
+
+async def _run(rounds, make, *, together):
+    """The answers to every round, and everything that is stored in the end."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        path = Path(folder) / "x.sqlite"
+        database = await SqliteDatabase.open(path)
+        clock = StandingClock(make.NOW_MS)
+        try:
+            await migrate(database)
+            lane = Lane(database, clock.now_ms)
+            answers = []
+            for deeds_of_round in rounds:
+                ops = [_op(make, *deed) for deed in deeds_of_round]
+                ask = [lane.hold(op) if isinstance(op, HoldOp) else lane.settle(op) for op in ops]
+                if together:
+                    answers += await asyncio.gather(*ask, return_exceptions=True)
+                else:
+                    for question in ask:
+                        answers += await asyncio.gather(question, return_exceptions=True)
+                clock.now += 7_000
+            await lane.close()
+        finally:
+            await database.close()
+        with closing(sqlite3.connect(path)) as connection:
+            stored = [connection.execute(text).fetchall() for text in EVERYTHING]
+        return [_plain(answer) for answer in answers], stored
+
+
+def _plain(answer):
+    return repr(answer) if isinstance(answer, Exception) else answer
+
+
+@settings(max_examples=40, deadline=None)
+@given(rounds=st.lists(st.lists(deeds, max_size=8), max_size=3))
+def test_a_batch_equals_its_calls_one_by_one(make, rounds):
+    batched = asyncio.run(_run(rounds, make, together=True))
+    single = asyncio.run(_run(rounds, make, together=False))
+    assert batched == single
+
+
+@settings(max_examples=25, deadline=None)
+@given(rounds=st.lists(st.lists(deeds, max_size=10), max_size=3))
+def test_whatever_happens_the_sums_hold(make, rounds):
+    async def run():
+        with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+            store = await open_store(f"sqlite:///{folder}/x.sqlite", clock=StandingClock(make.NOW_MS))
+            try:
+                calls_seen = set()
+                for deeds_of_round in rounds:
+                    ops = [_op(make, *deed) for deed in deeds_of_round]
+                    calls_seen |= {op.call_id for op in ops}
+                    lane = store._lane
+                    ask = [lane.hold(op) if isinstance(op, HoldOp) else lane.settle(op) for op in ops]
+                    await asyncio.gather(*ask, return_exceptions=True)
+                    assert await store.unbalanced() == ([], [])
+                await asyncio.gather(*(store.settle(make.settlement(call, 3)) for call in calls_seen))
+                keys = [CounterKey("customer", subject, "units", "month", 0) for subject in "ab"]
+                # No call is in flight: nothing is held.
+                assert [state.held for state in await store.counters(keys)] == [0, 0]
+                assert await store.unbalanced() == ([], [])
+            finally:
+                await store.close()
+
+    asyncio.run(run())
+
+
+def test_calls_that_wait_at_the_same_moment_share_a_transaction(tmp_path, make):
+    class Counted:
+        """A database that counts the transactions and looks into the batches."""
+
+        def __init__(self, database):
+            self.database = database
+            self.durable = []
+
+        async def write(self, work, *, durable=True):
+            self.durable.append(durable)
+            return await self.database.write(work, durable=durable)
+
+    async def run():
+        database = await SqliteDatabase.open(tmp_path / "x.sqlite")
+        await migrate(database)
+        counted = Counted(database)
+        lane = Lane(counted, StandingClock(make.NOW_MS).now_ms)
+        answers = await asyncio.gather(*(lane.hold(HoldOp(make.order(f"c{n}", make.line()))) for n in range(50)))
+        assert all(isinstance(answer, Held) for answer in answers)
+        await asyncio.gather(*(lane.settle(SettleOp(make.settlement(f"c{n}"))) for n in range(50)))
+        await lane.close()
+        await database.close()
+        return counted.durable
+
+    # Holds may be lost with the host's power, settles may not.
+    assert asyncio.run(run()) == [False, True]
+
+
+def test_a_hold_that_was_renewed_in_the_meantime_is_not_recovered(tmp_path, make):
+    async def run():
+        database = await SqliteDatabase.open(tmp_path / "x.sqlite")
+        await migrate(database)
+        lane = Lane(database, StandingClock(make.NOW_MS).now_ms)
+        await lane.hold(HoldOp(make.order("c1", make.line())))
+        recovered = [await lane.settle(RecoverOp("c1", make.NOW_MS + after, {})) for after in (29_999, 30_000, 30_000)]
+        await lane.close()
+        await database.close()
+        return recovered
+
+    assert asyncio.run(run()) == [False, True, False]
+
+
+def test_a_ledger_that_does_not_answer_is_a_fault_and_leaves_nothing_held(tmp_path, make):
+    path = tmp_path / "x.sqlite"
+
+    async def run():
+        database = await SqliteDatabase.open(path)
+        await migrate(database)
+        with closing(sqlite3.connect(path, isolation_level=None)) as blocker:
+            blocker.execute("BEGIN IMMEDIATE")
+            lane = Lane(database, StandingClock(make.NOW_MS).now_ms, patience_s=0.05)
+            asked = [lane.hold(HoldOp(make.order("c1", make.line()))), lane.settle(SettleOp(make.settlement("c2")))]
+            failures = await asyncio.gather(*asked, return_exceptions=True)
+            blocker.execute("ROLLBACK")
+        assert [str(failure)[:34] for failure in failures] == ["ledger: store: no answer within 0.05"[:34]] * 2
+        await lane.close()
+        await database.close()
+        with closing(sqlite3.connect(path)) as connection:
+            states = connection.execute("SELECT call_id, state FROM hold ORDER BY 1").fetchall()
+            return states, connection.execute("SELECT SUM(held) FROM counter").fetchall()
+
+    # The hold was given up and is undone, the settle is carried out.
+    assert asyncio.run(run()) == ([("c1", "released"), ("c2", "settled")], [(0,)])
+
+
+def test_a_batch_writes_each_row_once(make):
+    batch = Batch([HoldOp(make.order(f"c{n}", make.line())) for n in range(9)], _known(), lambda: make.NOW_MS)
+    steps = batch.work()
+    asked, answer = [], None
+    while True:
+        try:
+            step = steps.send(answer)
+        except StopIteration:
+            break
+        asked.append((step.query, len(step[1])))
+        answer = [(*make.QUOTA, 0, 0)] if step.query == "lock_counters" else ()
+    assert asked == [
+        ("lock_holds", 1),
+        ("ensure_counter", 1),
+        ("lock_counters", 1),
+        ("add_hold", 9),
+        ("add_line", 9),
+        ("set_counter", 1),
+    ]
+
+
+def _known():
+    from gatekeeper.stores.batch import Known
+
+    return Known()
