@@ -1,1 +1,1 @@
-
+"""Where what is owed goes: Stripe, or paper."""

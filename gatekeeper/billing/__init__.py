@@ -1,1 +1,1 @@
-
+"""From what is owed to what is invoiced."""

@@ -47,10 +47,16 @@ async def build_stand(
     admin_key = secrets.token_urlsafe(16)
     gateway = demo_gateway(provider_url, database, host, admin_key, plans)
     house = await build_house(gateway)
-    customer = await house.store.customer(CUSTOMER_ID)
-    if customer is None:
-        customer = await house.accounts.create_customer("Demo customer", plan_id=plan_id, customer_id=CUSTOMER_ID)
-    elif customer.plan_id != plan_id:
-        customer = await house.accounts.set_plan(CUSTOMER_ID, plan_id)
-    made = await house.accounts.create_key(CUSTOMER_ID, KeyWish(name="demo"))
+    try:
+        customer = await house.store.customer(CUSTOMER_ID)
+        if customer is None:
+            customer = await house.accounts.create_customer("Demo customer", plan_id=plan_id, customer_id=CUSTOMER_ID)
+        elif customer.plan_id != plan_id:
+            customer = await house.accounts.set_plan(CUSTOMER_ID, plan_id)
+        made = await house.accounts.create_key(CUSTOMER_ID, KeyWish(name="demo"))
+    except BaseException:
+        # Nobody will run it, so nobody else will close it.
+        await house.upstream.close()
+        await house.store.close()
+        raise
     return Stand(house, customer, made.secret, admin_key)

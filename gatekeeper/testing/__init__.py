@@ -1,1 +1,1 @@
-
+"""Hypothesis strategies for authors of metering expressions."""

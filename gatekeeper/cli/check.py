@@ -1,0 +1,98 @@
+"""``gatekeeper check``: read the whole configuration, execute its examples, and say everything that is wrong."""
+
+import argparse
+from decimal import Decimal
+
+from gatekeeper.cli.output import add_command, add_json_flag, complain, print_json, rendered
+from gatekeeper.cli.recordings import Recording, read_with, request_view
+from gatekeeper.cli.settings import add_config_flag, read_gateway
+from gatekeeper.config.gateway import Gateway, Route, RouteExample
+from gatekeeper.diagnostics import Mistake, Mistakes
+from gatekeeper.meters import Outcome
+from gatekeeper.money import plain
+
+# Small pieces, as a network would deliver them: the reading must not depend on it.
+_CHUNK_BYTES = 7
+
+
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the command."""
+    parser = add_command(commands, "check", "check the configuration, its expressions and its examples")
+    add_config_flag(parser)
+    add_json_flag(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exit code 2 when anything is wrong; warnings alone are 0."""
+    try:
+        gateway = read_gateway(arguments)
+    except Mistakes as mistakes:
+        return _tell(mistakes.mistakes, arguments.json, "")
+    failed = failed_examples(gateway)
+    examples = sum(len(route.examples) for route in gateway.router.routes)
+    examples += sum(len(plan.examples) for plan in gateway.plans.values())
+    routes, plans = len(gateway.router.routes), len(gateway.plans)
+    done = f"ok: {routes} routes, {plans} plans, {len(gateway.upstreams)} upstreams, {examples} examples executed"
+    return _tell((*gateway.warnings, *failed), arguments.json, "" if failed else done)
+
+
+def _tell(mistakes: tuple[Mistake, ...], as_json: bool, done: str) -> int:
+    errors = [mistake for mistake in mistakes if mistake.severity == "error"]
+    if as_json:
+        print_json(
+            {
+                "ok": not errors,
+                "mistakes": [
+                    {
+                        "severity": one.severity,
+                        "message": one.message,
+                        "file": one.source.name,
+                        "line": one.line,
+                        "column": one.column,
+                        "hint": one.hint,
+                    }
+                    for one in mistakes
+                ],
+            }
+        )
+        return 2 if errors else 0
+    if mistakes:
+        complain(rendered(mistakes) + "\n")
+    if errors:
+        complain(f"{len(errors)} mistake{'s' if len(errors) > 1 else ''}")
+        return 2
+    print(done)
+    return 0
+
+
+def failed_examples(gateway: Gateway) -> tuple[Mistake, ...]:
+    """The route examples that do not hold. (Plan examples are executed whenever a plan is read.)"""
+    found = (_broken(route, example) for route in gateway.router.routes for example in route.examples)
+    return tuple(mistake for mistake in found if mistake is not None)
+
+
+def _broken(route: Route, example: RouteExample) -> Mistake | None:
+    body = example.body
+    if body is None:
+        assert example.file is not None
+        try:
+            body = example.file.read_bytes()
+        except OSError as error:
+            return example.failed(f"the example's file cannot be read: {error.strerror}", f"it is {example.file}")
+    recording = Recording("", body, example.content_type, example.content_encoding or "", example.status)
+    request = request_view(example.request, example.method)
+    reading = read_with({"meter": route.meter}, recording, request, Outcome.COMPLETE, _CHUNK_BYTES)["meter"]
+    if reading.units != example.units:
+        return example.failed(
+            f"route {route.name!r}: the example is worth {_shown(example.units)}, the meter reads "
+            f"{_shown(reading.units)} ({reading.source})",
+            f"the meter is {route.meter.text}",
+        )
+    if example.mark is not None and reading.source is not example.mark:
+        return example.failed(f"route {route.name!r}: the example is {example.mark}, the reading is {reading.source}")
+    return None
+
+
+def _shown(units: Decimal | None) -> str:
+    return "nothing" if units is None else plain(units)
