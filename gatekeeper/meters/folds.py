@@ -1,0 +1,297 @@
+"""What the aggregates do with one item after the other. The same fold walks a list at the end and a stream as it comes.
+
+The rule: a fold holds one value (or a counter), never the items, and what it holds is bounded.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any, Protocol
+
+from gatekeeper.meters.values import Unmeasurable, add, divide, kind, number, too_large
+
+# How far a value may be believed: read from the answer; from a fallback; estimated; a test met a null.
+READ, FELL_BACK, GUESSED, SAW_NULL = 1, 2, 4, 8
+Marked = tuple[Any, int]
+NOTHING: Marked = (None, 0)
+_LARGE = "a slot holds at most 16 KiB and 256 keys; read a smaller part, such as one field"
+
+
+class Fold(Protocol):
+    """One aggregate at work. ``done``: nothing that follows can change the result."""
+
+    done: bool
+
+    def add(self, value: Any, marks: int) -> None:
+        """The next item, or the function of it. Raises Unmeasurable."""
+        ...
+
+    def result(self) -> Marked:
+        """What it comes to so far. Raises Unmeasurable."""
+        ...
+
+
+class _Failed:
+    """A value that could not be had or held; it only matters if it is the one that is asked for."""
+
+    __slots__ = ("why",)
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+
+
+def _kept(value: Any) -> Any:
+    return _Failed(_LARGE) if too_large(value) else value
+
+
+def _given(marked: tuple[Any, int]) -> Marked:
+    if isinstance(marked[0], _Failed):
+        raise Unmeasurable(marked[0].why)
+    return marked
+
+
+class Last:
+    """The last item that is not null. ``held``: it stands in a slot, where what it holds is bounded."""
+
+    __slots__ = ("_bounded", "_held", "done")
+
+    def __init__(self, held: bool) -> None:
+        self.done = False
+        self._bounded = held
+        self._held: Marked = NOTHING
+
+    def add(self, value: Any, marks: int) -> None:
+        if value is not None:
+            self._held = (_kept(value) if self._bounded else value), marks
+
+    def result(self) -> Marked:
+        return _given(self._held)
+
+
+class First(Last):
+    """The first item that is not null."""
+
+    __slots__ = ()
+
+    def add(self, value: Any, marks: int) -> None:
+        if value is not None and not self.done:
+            super().add(value, marks)
+            self.done = True
+
+
+class At:
+    """The item number ``place`` from the front, null or not."""
+
+    __slots__ = ("_held", "_left", "done")
+
+    def __init__(self, place: int) -> None:
+        self.done = False
+        self._left = place
+        self._held: Marked = NOTHING
+
+    @property
+    def empty(self) -> bool:
+        """Whether the stream has been too short until now."""
+        return not self.done
+
+    def add(self, value: Any, marks: int) -> None:
+        if not self._left:
+            self._held = _kept(value), marks
+            self.done = True
+        self._left -= 1
+
+    def fail(self, why: str) -> None:
+        """The item could not be read."""
+        self.add(_Failed(why), 0)
+
+    def result(self) -> Marked:
+        return _given(self._held)
+
+
+class AtBack:
+    """The item number ``place`` from the back (1 is the last), null or not: a ring of that many."""
+
+    __slots__ = ("_ring", "done")
+
+    def __init__(self, place: int) -> None:
+        self.done = False
+        self._ring: deque[Marked] = deque(maxlen=place)
+
+    @property
+    def empty(self) -> bool:
+        """Whether the stream has been too short until now."""
+        return len(self._ring) != self._ring.maxlen
+
+    def add(self, value: Any, marks: int) -> None:
+        self._ring.append((_kept(value), marks))
+
+    def fail(self, why: str) -> None:
+        """The item could not be read."""
+        self._ring.append((_Failed(why), 0))
+
+    def result(self) -> Marked:
+        return NOTHING if self.empty else _given(self._ring[0])
+
+
+class Sum:
+    """The exact sum of what is not null; null for nothing."""
+
+    __slots__ = ("_count", "_marks", "_total", "done")
+
+    def __init__(self) -> None:
+        self.done = False
+        self._total = Decimal(0)
+        self._count = 0
+        self._marks = 0
+
+    def add(self, value: Any, marks: int) -> None:
+        if value is not None:
+            self._total = add(self._total, value)
+            self._count += 1
+            self._marks |= marks
+
+    def result(self) -> Marked:
+        return (self._total, self._marks) if self._count else NOTHING
+
+
+class Avg(Sum):
+    """The sum divided by the number of what is not null."""
+
+    __slots__ = ()
+
+    def result(self) -> Marked:
+        return (divide(self._total, self._count), self._marks) if self._count else NOTHING
+
+
+class Max:
+    """The largest number; the marks are the winner's."""
+
+    __slots__ = ("_held", "done")
+
+    def __init__(self) -> None:
+        self.done = False
+        self._held: Marked = NOTHING
+
+    def add(self, value: Any, marks: int) -> None:
+        if value is None:
+            return
+        amount = number(value)
+        holder, held = self._held
+        beats = holder is None or self._beats(amount, holder)
+        # Of equals the one that was read wins: its marks are better.
+        if beats or (amount == holder and not held & READ):
+            self._held = amount, marks
+
+    def _beats(self, challenger: Decimal, holder: Decimal) -> bool:
+        return challenger > holder
+
+    def result(self) -> Marked:
+        return self._held
+
+
+class Min(Max):
+    """The smallest number."""
+
+    __slots__ = ()
+
+    def _beats(self, challenger: Decimal, holder: Decimal) -> bool:
+        return challenger < holder
+
+
+class Count:
+    """How many items there are: each ``add`` of something true counts."""
+
+    __slots__ = ("_count", "_marks", "done")
+
+    def __init__(self, marks: int) -> None:
+        self.done = False
+        self._count = 0
+        self._marks = marks
+
+    def add(self, value: Any, marks: int) -> None:
+        if holds(value):
+            self._count += 1
+            self._marks |= marks & ~SAW_NULL
+
+    def result(self) -> Marked:
+        return self._count, self._marks
+
+
+class AnyOf:
+    """Whether one item passes."""
+
+    __slots__ = ("_marks", "_value", "done")
+    stops_at = True
+
+    def __init__(self, marks: int) -> None:
+        self.done = False
+        self._value = not self.stops_at
+        self._marks = marks
+
+    def add(self, value: Any, marks: int) -> None:
+        if self.done:
+            return
+        self._marks |= SAW_NULL if value is None else marks
+        if holds(value) is self.stops_at:
+            self._value = self.stops_at
+            self.done = True
+
+    def result(self) -> Marked:
+        return self._value, self._marks
+
+
+class AllOf(AnyOf):
+    """Whether every item passes."""
+
+    __slots__ = ()
+    stops_at = False
+
+
+class Merge:
+    """Shallow maps, overwritten field by field; null never overwrites."""
+
+    __slots__ = ("_bounded", "_held", "_marks", "done")
+
+    def __init__(self, held: bool) -> None:
+        self.done = False
+        self._bounded = held
+        self._held: dict[str, Any] | None = None
+        self._marks = 0
+
+    def add(self, value: Any, marks: int) -> None:
+        if value is None:
+            return
+        if not isinstance(value, dict):
+            raise Unmeasurable(f"merge wants maps, found {kind(value)}")
+        held = {} if self._held is None else self._held
+        for key, part in value.items():
+            if part is not None or key not in held:
+                held[key] = part
+        if self._bounded and too_large(held):
+            raise Unmeasurable(_LARGE)
+        self._held, self._marks = held, self._marks | marks
+
+    def result(self) -> Marked:
+        return self._held, self._marks
+
+
+def holds(value: Any) -> bool:
+    """A test's answer: null is false; anything else but a boolean is an error."""
+    if value is True or value is False:
+        return bool(value)
+    if value is None:
+        return False
+    raise Unmeasurable(f"a test gives true or false, found {kind(value)}")
+
+
+def fold_named(name: str, marks: int, *, held: bool) -> Callable[[], Fold]:
+    """Makes the fold of a function; ``marks`` are those of what is walked (for counts of nothing); ``held``: it
+    stands in a slot."""
+    holding: dict[str, Callable[[bool], Fold]] = {"last": Last, "first": First, "merge": Merge}
+    adding: dict[str, Callable[[], Fold]] = {"sum": Sum, "avg": Avg, "max": Max, "min": Min}
+    counting: dict[str, Callable[[int], Fold]] = {"count": Count, "len": Count, "any": AnyOf, "all": AllOf}
+    if name in holding:
+        return lambda: holding[name](held)
+    if name in adding:
+        return adding[name]
+    return lambda: counting[name](marks)

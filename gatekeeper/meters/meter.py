@@ -1,0 +1,199 @@
+"""A compiled expression, and the one door through which every expression comes.
+
+The rule: nobody else parses, checks or evaluates expressions.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Any
+
+from gatekeeper.diagnostics import Mistake, Mistakes, Severity, Source
+from gatekeeper.meters.anchors import TooLarge
+from gatekeeper.meters.check import Checker
+from gatekeeper.meters.evidence import plain_json
+from gatekeeper.meters.explaining import explained
+from gatekeeper.meters.folds import FELL_BACK, GUESSED, READ, Marked, holds
+from gatekeeper.meters.lower import TooManyClosures, lowered
+from gatekeeper.meters.names import Context
+from gatekeeper.meters.parse import parse
+from gatekeeper.meters.printing import printed
+from gatekeeper.meters.reading import Mark, Outcome, Reading
+from gatekeeper.meters.run import Code, Prices, RequestView, Run, Tokenizer
+from gatekeeper.meters.slots import SlotPlan
+from gatekeeper.meters.tree import Name, Node
+from gatekeeper.meters.values import EXACT, Unmeasurable, number
+
+# A call of more units than this is a provider's mistake or ours.
+UNITS_MAX = Decimal(10**12)
+MICRO = Decimal("0.000001")
+HASH_LETTERS = 16
+_ERRED = "$upstream_error"
+_SKIPPED = "$skipped"
+_READS_BODY = frozenset({"request", "requestBody"})
+
+
+class Meter:
+    """One expression, checked and compiled. Immutable; may be used by many calls at once."""
+
+    __slots__ = ("_code", "_places", "_root", "context", "hash", "needs_request", "plans", "text", "warnings")
+
+    text: str
+    hash: str
+    context: Context
+    warnings: tuple[Mistake, ...]
+    needs_request: bool
+    plans: tuple[SlotPlan, ...]
+
+    def __init__(
+        self, text: str, root: Node, code: Code, plans: tuple[SlotPlan, ...], places: int, context: Context,
+        warnings: tuple[Mistake, ...],
+    ) -> None:  # fmt: skip
+        self.text = text
+        self.context = context
+        self.warnings = warnings
+        self.plans = plans
+        self.hash = hashlib.sha256(printed(root).encode("utf-8", "replace")).hexdigest()[:HASH_LETTERS]
+        self.needs_request = any(isinstance(node, Name) and node.name in _READS_BODY for node in root.walk())
+        self._root = root
+        self._code = code
+        self._places = places
+
+    def __repr__(self) -> str:
+        return f"Meter({self.text!r})"
+
+    def run(
+        self, view: RequestView, *, prices: Prices | None = None, tokenizer: Tokenizer | None = None,
+        prefilter: bool = True, recorded: Mapping[str, Any] | None = None,
+    ) -> Run:  # fmt: skip
+        """A fresh evaluation. Its slots must be filled in by who feeds it (``Metering``)."""
+        return Run(
+            view, self._places, prices=prices, tokenizer=tokenizer, prefilter=prefilter, recorded=recorded
+        )  # fmt: skip
+
+    def evaluate(self, run: Run) -> Reading:
+        """The reading of a run as it stands. Never raises: whatever goes wrong is a Reading with Mark.ERROR."""
+        run.evidence = {_ERRED: True} if run.fallbacks_are_zero else {}
+        try:
+            return self._reading(run, self._code(run))
+        except Unmeasurable as problem:
+            return Reading(None, Mark.ERROR, str(problem), None, run.evidence)
+        except Exception as problem:  # noqa: BLE001 - the seam of Law 3: a bug here must not end a stream
+            return Reading(None, Mark.ERROR, f"internal: {type(problem).__name__}", None, run.evidence)
+
+    def _reading(self, run: Run, marked: Marked) -> Reading:
+        value, marks = marked
+        if value is None:
+            return Reading(None, Mark.NONE, None, None, run.evidence)
+        mark = Mark.ESTIMATED if marks & GUESSED or self.context is Context.ESTIMATE else Mark.MEASURED
+        if mark is Mark.MEASURED and marks & FELL_BACK:
+            mark = Mark.DEFAULT
+        if self.context is Context.WHEN:
+            return Reading(Decimal(1 if holds(value) else 0), mark, None, None, run.evidence)
+        if self.context in (Context.TRIAL, Context.VALUE):
+            return _shown(value, mark, run.evidence)
+        shown: Mapping[str, Any] | None = None
+        if isinstance(value, dict):
+            shown = plain_json(value)
+            if "total" not in value:
+                raise Unmeasurable("a map is no number; name a field")
+            if value["total"] is None:
+                return Reading(None, Mark.NONE, None, shown, run.evidence)
+            value = value["total"]
+        units_found = _units(value)
+        if run.fallbacks_are_zero and not marks & READ:
+            # A flat price is a fallback too once the provider has failed.
+            return Reading(Decimal(0), Mark.DEFAULT, str(Outcome.UPSTREAM_ERROR), shown, run.evidence)
+        note = str(Outcome.UPSTREAM_ERROR) if run.fallbacks_are_zero and mark is Mark.DEFAULT else None
+        return Reading(units_found, mark, note, shown, run.evidence)
+
+    def evaluate_request(
+        self, view: RequestView, *, prices: Prices | None = None, tokenizer: Tokenizer | None = None
+    ) -> Reading:
+        """The reading before the call: contexts ESTIMATE, WHEN (1 or 0; null is 0) and VALUE. Never raises."""
+        reading = self.evaluate(self.run(view, prices=prices, tokenizer=tokenizer))
+        if self.context is Context.WHEN and reading.source is Mark.NONE:
+            return Reading(Decimal(0), Mark.MEASURED, None, None, reading.evidence)
+        return reading
+
+    def evaluate_value(self, view: RequestView, *, tokenizer: Tokenizer | None = None) -> Any:
+        """Context VALUE: the value itself, as JSON types (fractions as Decimal); null where it cannot be had."""
+        try:
+            return self._code(self.run(view, tokenizer=tokenizer))[0]
+        except Exception:  # noqa: BLE001 - the same seam
+            return None
+
+    def replay(self, evidence: Mapping[str, Any]) -> Reading:
+        """Evaluates stored evidence again: the same digits, source and note as when it was stored."""
+        if _SKIPPED in evidence:
+            return skipped(str(evidence[_SKIPPED]))
+        run = self.run(RequestView(), recorded=evidence)
+        run.fallbacks_are_zero = bool(evidence.get(_ERRED))
+        reading = self.evaluate(run)
+        return Reading(reading.units, reading.source, reading.note, reading.value, dict(evidence))
+
+    def explain(self) -> str:
+        """What the meter reads and holds, for people."""
+        return explained(self._root, self.plans, self.context, self.hash)
+
+
+def _shown(value: Any, mark: Mark, evidence: Mapping[str, Any]) -> Reading:
+    """Any value at all, with the units where it can be billed."""
+    total = value.get("total") if isinstance(value, dict) else value
+    units = None
+    if isinstance(total, int | Decimal) and not isinstance(total, bool) and 0 <= total <= UNITS_MAX:
+        units = _units(total)
+    shown = plain_json(value) if isinstance(value, dict) else {"value": plain_json(value)}
+    return Reading(units, mark, None, shown, evidence)
+
+
+def _units(value: object) -> Decimal:
+    """Rounded once, to millionths."""
+    if type(value) is int and 0 <= value <= UNITS_MAX:
+        return Decimal(value)
+    units = number(value)
+    if units < 0:
+        raise Unmeasurable("the result is negative")
+    if units > UNITS_MAX:
+        raise Unmeasurable("the result is larger than 10^12 units")
+    made = EXACT.normalize(units.quantize(MICRO, rounding=ROUND_HALF_EVEN, context=EXACT))
+    return made.quantize(Decimal(1), context=EXACT) if made == made.to_integral_value() else made
+
+
+def skipped(why: str) -> Reading:
+    """The reading of a call for which meters do not run: 0 units, source ``none``, and why."""
+    return Reading(Decimal(0), Mark.NONE, why, None, {_SKIPPED: why})
+
+
+def check_expression(
+    text: str, *, context: Context = Context.METER, source: Source | None = None, buffer_bytes_max: int = 0
+) -> tuple[Meter | None, tuple[Mistake, ...]]:
+    """Reads, checks and compiles. All mistakes and warnings, in reading order; the Meter is None if one is an error.
+
+    Spans point into ``source``, whose text must be ``text`` (by default ``<expression>``). Never raises.
+    """
+    place = source or Source(text)
+    root, mistakes = parse(place)
+    if root is None:
+        return None, mistakes
+    checker = Checker(place, context, buffered=buffer_bytes_max > 0)
+    checker.run(root)
+    found = tuple(sorted(checker.mistakes, key=lambda mistake: (mistake.span.start, mistake.span.end)))
+    if any(mistake.severity is Severity.ERROR for mistake in found):
+        return None, found
+    try:
+        code, plans, places = lowered(root, checker.facts, buffer_bytes_max=buffer_bytes_max)
+    except (TooLarge, TooManyClosures):
+        message = "the expression grows too large when its variables are put in"
+        return None, (*found, Mistake(message, place, root.span, "use fewer variables that stand for one another"))
+    return Meter(text, root, code, plans, places, context, found), found
+
+
+def compile_meter(
+    text: str, *, context: Context = Context.METER, source: Source | None = None, buffer_bytes_max: int = 0
+) -> Meter:
+    """The Meter of an expression. Raises ``diagnostics.Mistakes`` with every error."""
+    meter, mistakes = check_expression(text, context=context, source=source, buffer_bytes_max=buffer_bytes_max)
+    if meter is None:
+        raise Mistakes(mistake for mistake in mistakes if mistake.severity is Severity.ERROR)
+    return meter

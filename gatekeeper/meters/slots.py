@@ -1,0 +1,271 @@
+"""What a meter keeps of a stream while it passes: one fold each, never the stream (Law 2).
+
+The rule: a slot never raises. What goes wrong is kept as its error, and comes up where the slot is read.
+"""
+
+import codecs
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from gatekeeper.meters.folds import NOTHING, READ, AnyOf, At, AtBack, Fold, Marked, holds
+from gatekeeper.meters.kinds import Shape
+from gatekeeper.meters.run import STEPS_MAX, Code, Run
+from gatekeeper.meters.values import Unmeasurable
+
+
+class Feed(Enum):
+    """What a slot is fed with."""
+
+    EVENTS = "events"
+    DATA = "events that are neither empty nor the [DONE] sentinel"
+    RESPONSE = "the JSON body of an answer that is no stream"
+    LINES = "lines of the body"
+    FULL_LINES = "lines that hold more than white space"
+    BODY = "the body's bytes"
+    USAGE = "the events, for the usage record"
+
+
+# The function of null is null, and the fold leaves nulls out.
+NEUTRAL: Marked = (None, -1)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One step between the stream and the fold: a test, or a function of each item."""
+
+    tests: bool
+    place: int
+    shape: Shape
+    code: Code
+
+
+@dataclass(frozen=True, slots=True)
+class SlotPlan:
+    """How to fill one slot. ``key`` is its canonical text; equal keys are one slot. ``looks``: where an event's bytes
+    hold none of these needles, every path that the first function reads is null."""
+
+    key: str
+    shown: str
+    feed: Feed
+    fold: Callable[[], Any]
+    shared: bool
+    stages: tuple[Stage, ...] = ()
+    place: int = 0
+    shape: Shape = Shape.EVENT
+    code: Code | None = None
+    looks: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class Slot:
+    """One slot at work in one run."""
+
+    __slots__ = ("_absent", "_code", "_looks", "_stages", "error", "fold", "plan", "run")
+
+    def __init__(self, plan: SlotPlan, run: Run) -> None:
+        self.plan = plan
+        self.run = run
+        self.fold: Fold | At | AtBack = plan.fold()
+        self.error: str | None = None
+        self._code = plan.code
+        self._stages = plan.stages
+        self._looks = plan.looks if run.prefilter else ()
+        self._absent: Marked | None = None
+
+    def take(self, item: Any) -> None:
+        """The next event or line."""
+        if self.error is not None or self.fold.done:
+            return
+        if self._looks:
+            raw = item.raw
+            for needle, escape in self._looks:
+                if needle in raw or escape in raw:
+                    break
+            else:
+                # No path can be there: what the function gives for null, without looking at the JSON.
+                if self._absent is NEUTRAL or self._passes_by():
+                    return
+        try:
+            self._take(item)
+        except Unmeasurable as problem:
+            self.error = str(problem)
+
+    def _passes_by(self) -> bool:
+        """Whether the event could be taken unread."""
+        if self._absent is None:
+            self._absent = self._of_nothing()
+            if self._absent is None:
+                # The function of null is an error: then every event is looked at.
+                self._looks = ()
+                return False
+            if self._absent[0] is None and not isinstance(self.fold, At | AtBack | AnyOf):
+                self._absent = NEUTRAL
+                return True
+        self.fold.add(*self._absent)
+        return True
+
+    def _of_nothing(self) -> Marked | None:
+        """What the function gives where all of its paths are null; None where that is an error."""
+        self.run.frame[self.plan.place] = None
+        assert self._code is not None
+        try:
+            return self._code(self.run)
+        except Unmeasurable:
+            return None
+
+    def _take(self, item: Any) -> None:
+        run, frame = self.run, self.run.frame
+        run.steps = STEPS_MAX
+        for stage in self._stages:
+            frame[stage.place] = item
+            marked = stage.code(run)
+            if not stage.tests:
+                item = marked
+            elif not holds(marked[0]):
+                return
+        if self._code is None:
+            self.fold.add(True, READ)
+            return
+        frame[self.plan.place] = item
+        if isinstance(self.fold, At | AtBack):
+            self._place(self.fold)
+        else:
+            self.fold.add(*self._code(run))
+
+    def _place(self, fold: At | AtBack) -> None:
+        """An error in one item matters only if that item is the one that is asked for."""
+        assert self._code is not None
+        try:
+            marked = self._code(self.run)
+        except Unmeasurable as problem:
+            fold.fail(str(problem))
+        else:
+            fold.add(*marked)
+
+    def result(self) -> Marked:
+        """What the slot holds. Raises Unmeasurable."""
+        if self.error is not None:
+            raise Unmeasurable(self.error)
+        if isinstance(self.fold, At | AtBack) and self.fold.empty and self._code is not None:
+            # The item does not exist: the function of null, which need not be null (`count(response.items)` is 0).
+            self.run.frame[self.plan.place] = None
+            return self._code(self.run)
+        return self.fold.result()
+
+
+class BodyLength:
+    """``len(allData)``: characters of the body as UTF-8 text."""
+
+    __slots__ = ("_decoder", "_length", "done")
+
+    def __init__(self) -> None:
+        self.done = False
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._length = 0
+
+    def add(self, value: Any, marks: int) -> None:
+        """The next bytes."""
+        self._length += len(self._decoder.decode(value))
+
+    def result(self) -> Marked:
+        """Until now; a character that is cut off counts as one."""
+        # A copy, so that reading does not change what follows.
+        rest = codecs.getincrementaldecoder("utf-8")("replace")
+        rest.setstate(self._decoder.getstate())
+        return self._length + len(rest.decode(b"", final=True)), READ
+
+
+class BodyHash:
+    """``sha256(allData)``: of the decoded bytes."""
+
+    __slots__ = ("_hash", "done")
+
+    def __init__(self) -> None:
+        self.done = False
+        self._hash = hashlib.sha256()
+
+    def add(self, value: Any, marks: int) -> None:
+        """The next bytes."""
+        self._hash.update(value)
+
+    def result(self) -> Marked:
+        """Hex."""
+        return self._hash.hexdigest(), READ
+
+
+class BodySearch:
+    """``allData contains "..."``, wherever the bytes are cut."""
+
+    __slots__ = ("_found", "_rest", "_wanted", "done")
+
+    def __init__(self, wanted: bytes) -> None:
+        self.done = False
+        self._wanted = wanted
+        self._rest = b""
+        self._found = False
+
+    def add(self, value: Any, marks: int) -> None:
+        """The next bytes."""
+        window = self._rest + value
+        if self._wanted in window:
+            self._found = self.done = True
+        keep = len(self._wanted) - 1
+        self._rest = window[-keep:] if keep else b""
+
+    def result(self) -> Marked:
+        """Whether it was seen."""
+        return self._found, READ
+
+
+class BodyText:
+    """The whole body as text, where the route allows so many bytes."""
+
+    __slots__ = ("_bytes_max", "_held", "done")
+
+    def __init__(self, bytes_max: int) -> None:
+        self.done = False
+        self._bytes_max = bytes_max
+        self._held = bytearray()
+
+    def add(self, value: Any, marks: int) -> None:
+        """The next bytes."""
+        self._held += value
+        if len(self._held) > self._bytes_max:
+            self._held.clear()
+            raise Unmeasurable(f"the body is larger than buffer_bytes_max ({self._bytes_max})")
+
+    def result(self) -> Marked:
+        """Until now."""
+        return self._held.decode("utf-8", "replace"), READ
+
+
+class BodySlot(Slot):
+    """A slot that is fed with bytes."""
+
+    __slots__ = ()
+
+    def take(self, item: Any) -> None:
+        """The next bytes."""
+        if self.error is None and not self.fold.done:
+            try:
+                self.fold.add(item, READ)
+            except Unmeasurable as problem:
+                self.error = str(problem)
+
+
+class Nothing:
+    """The fold of a slot that is read elsewhere."""
+
+    __slots__ = ("done",)
+
+    def __init__(self) -> None:
+        self.done = True
+
+    def add(self, value: Any, marks: int) -> None:
+        """Takes nothing."""
+
+    def result(self) -> Marked:
+        """Null."""
+        return NOTHING
