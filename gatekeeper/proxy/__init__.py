@@ -1,1 +1,1 @@
-
+"""A call on its way: admitted, forwarded, observed, settled."""

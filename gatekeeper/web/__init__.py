@@ -1,1 +1,1 @@
-
+"""URLs, ASGI and the bodies of errors."""

@@ -1,0 +1,175 @@
+"""Customers and their keys: made, listed, changed, revoked. One place for the command line, the admin API and the
+portal. The rule: a key is shown once, when it is made; only its digest is kept."""
+
+import re
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from gatekeeper.clock import Clock
+from gatekeeper.config.gateway import Gateway
+from gatekeeper.diagnostics import suggest
+from gatekeeper.errors import Code, Refusal
+from gatekeeper.ports import Customer, Customers, Key, Keys
+from gatekeeper.rules import keys as key_rules
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_EMAIL = re.compile(r"[^@\s]{1,64}@[^@\s]{1,255}")
+_NAME_LETTERS_MAX = 200
+# The year 9999: a later day cannot be written as a date.
+_LATEST_MS = 253_402_300_799_000
+_SCOPES_MAX = 100
+# A subject that a key carries: the same shape that a client may assert.
+_SUBJECT = re.compile(r"[A-Za-z0-9._:@-]{1,128}")
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key as it is made. ``secret`` is the whole key: it exists only here and with its owner."""
+
+    key: Key
+    secret: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyWish:
+    """What is asked for when a key is made."""
+
+    name: str = ""
+    expires_ms: int | None = None
+    routes: Sequence[str] | None = None
+    models: Sequence[str] | None = None
+    user_id: str | None = None
+    agent_id: str | None = None
+    may_assert: bool = False
+
+
+class Accounts:
+    """Every method raises Refusal for what is asked wrongly, Fault when the store fails."""
+
+    def __init__(self, customers: Customers, keys: Keys, gateway: Callable[[], Gateway], clock: Clock) -> None:
+        self._customers = customers
+        self._keys = keys
+        self._gateway = gateway
+        self._clock = clock
+
+    async def create_customer(
+        self, name: str, *, plan_id: str | None = None, customer_id: str | None = None, email: str | None = None
+    ) -> Customer:
+        """A new customer on a plan (the default plan unless one is named). The id is made unless one is given."""
+        plan_id = self._check_plan(plan_id if plan_id is not None else self._gateway().keys.default_plan)
+        _check_text("name", name)
+        if customer_id is not None and not _ID.fullmatch(customer_id):
+            raise Refusal(Code.BAD_REQUEST, "A customer's id is 1 to 64 of the letters A-Z a-z 0-9 . _ @ -")
+        if email is not None and not (email.isprintable() and _EMAIL.fullmatch(email)):
+            raise Refusal(Code.BAD_REQUEST, "email is not an address.")
+        now_ms = self._clock.now_ms()
+        customer = Customer(
+            id=customer_id or "cus_" + secrets.token_hex(8),
+            name=name,
+            plan_id=plan_id,
+            created_ms=now_ms,
+            anchor_ms=now_ms,
+            email=email,
+        )
+        if not await self._customers.create_customer(customer):
+            raise Refusal(Code.CONFLICT, f"There is a customer {customer.id!r} already.")
+        return customer
+
+    async def customer(self, customer_id: str) -> Customer:
+        """One customer."""
+        found = await self._customers.customer(customer_id)
+        if found is None:
+            raise Refusal(Code.NOT_FOUND, f"There is no customer {customer_id[:64]!r}.")
+        return found
+
+    async def set_plan(self, customer_id: str, plan_id: str) -> Customer:
+        """Put a customer on another plan, at once. What was used in the running window stays used."""
+        return await self._update(replace(await self.customer(customer_id), plan_id=self._check_plan(plan_id)))
+
+    async def set_disabled(self, customer_id: str, disabled: bool) -> Customer:
+        """Refuse (or admit again) every call of a customer. Calls in flight go on."""
+        customer = await self.customer(customer_id)
+        if disabled and customer.disabled_ms is not None:
+            return customer
+        return await self._update(replace(customer, disabled_ms=self._clock.now_ms() if disabled else None))
+
+    async def create_key(self, customer_id: str, wish: KeyWish) -> NewKey:
+        """A new key of a customer."""
+        await self.customer(customer_id)
+        now_ms = self._clock.now_ms()
+        _check_text("name", wish.name, empty=True)
+        if wish.expires_ms is not None and wish.expires_ms <= now_ms:
+            raise Refusal(Code.BAD_REQUEST, "The key would have expired already.")
+        if wish.expires_ms is not None and wish.expires_ms > _LATEST_MS:
+            raise Refusal(Code.BAD_REQUEST, "expires_ms lies after the year 9999.")
+        for field, value in (("user_id", wish.user_id), ("agent_id", wish.agent_id)):
+            if value is not None and not _SUBJECT.fullmatch(value):
+                raise Refusal(Code.BAD_REQUEST, f"{field} is 1 to 128 of the letters A-Z a-z 0-9 . _ : @ -")
+        secret = key_rules.make_key(secrets.token_bytes(key_rules.ENTROPY_BYTES))
+        key = Key(
+            id="key_" + secrets.token_hex(8),
+            customer_id=customer_id,
+            name=wish.name,
+            shown=key_rules.shown(secret),
+            created_ms=now_ms,
+            expires_ms=wish.expires_ms,
+            routes=self._check_routes(wish.routes),
+            models=_check_models(wish.models),
+            user_id=wish.user_id,
+            agent_id=wish.agent_id,
+            may_assert=wish.may_assert,
+        )
+        if not await self._keys.create_key(key, key_rules.digest(secret)):
+            raise Refusal(Code.CONFLICT, "The key could not be stored; try again.")
+        return NewKey(key, secret)
+
+    async def revoke_key(self, key_id: str) -> Key:
+        """Refuse the key from now on, everywhere within a second. Calls in flight go on."""
+        if not await self._keys.revoke_key(key_id, self._clock.now_ms()):
+            raise Refusal(Code.NOT_FOUND, f"There is no key {key_id[:64]!r}.")
+        found = await self._keys.key(key_id)
+        assert found is not None
+        return found
+
+    async def _update(self, customer: Customer) -> Customer:
+        if not await self._customers.update_customer(customer):
+            raise Refusal(Code.NOT_FOUND, f"There is no customer {customer.id!r}.")
+        return customer
+
+    def _check_plan(self, plan_id: str) -> str:
+        plans = self._gateway().plans
+        if plan_id not in plans:
+            known = ", ".join(sorted(plans))
+            raise Refusal(
+                Code.BAD_REQUEST,
+                f"There is no plan {plan_id[:64]!r}; there are: {known}.",
+                hint=(suggest(plan_id, plans) or "").rstrip("?") or None,
+            )
+        return plan_id
+
+    def _check_routes(self, routes: Sequence[str] | None) -> tuple[str, ...] | None:
+        if routes is None:
+            return None
+        known = {route.name for route in self._gateway().router.routes}
+        for name in routes:
+            if name not in known:
+                raise Refusal(
+                    Code.BAD_REQUEST, f"There is no route {name[:64]!r}; there are: {', '.join(sorted(known))}."
+                )
+        return tuple(dict.fromkeys(routes))
+
+
+def _check_text(field: str, text: str, *, empty: bool = False) -> None:
+    if not (empty or text.strip()) or len(text) > _NAME_LETTERS_MAX or not text.isprintable():
+        raise Refusal(Code.BAD_REQUEST, f"{field} is a printable text of 1 to {_NAME_LETTERS_MAX} letters.")
+
+
+def _check_models(models: Sequence[str] | None) -> tuple[str, ...] | None:
+    if models is None:
+        return None
+    if len(models) > _SCOPES_MAX or not all(
+        0 < len(model) <= _NAME_LETTERS_MAX and model.isprintable() for model in models
+    ):
+        raise Refusal(Code.BAD_REQUEST, f"models is at most {_SCOPES_MAX} names or patterns such as 'gpt-4o*'.")
+    return tuple(dict.fromkeys(models))

@@ -1,0 +1,337 @@
+"""May this call go on? Key, scope, body, bounds, then ONE ledger call that holds or refuses.
+
+The rule: rules decide, the ledger holds; nothing here reads a counter, compares and writes.
+"""
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from gatekeeper.config.gateway import Dialect, InjectUsage, Route
+from gatekeeper.errors import Code, Fault, Refusal
+from gatekeeper.meters import RequestView
+from gatekeeper.money import MICRO_PER_UNIT, units_text, units_to_micro
+from gatekeeper.ports import Holder, HoldOrder, Ledger
+from gatekeeper.proxy import access
+from gatekeeper.proxy.call import Admitted, Call, Caller, CallerGone
+from gatekeeper.rules.limits import Denied, Granted, Reason
+from gatekeeper.rules.lines import Bounds, Subject, rate_lines, stock_lines
+from gatekeeper.rules.plans import Plan
+from gatekeeper.rules.requests import TOKENS_MAX, Ask, read_ask, with_output_bound
+from gatekeeper.rules.splicing import with_field
+from gatekeeper.rules.windows import admitted_month
+
+# No provider's model has a longer name; it is stored with every call.
+_MODEL_LETTERS_MAX = 256
+
+
+@dataclass(frozen=True, slots=True)
+class _Body:
+    whole: bytes | None
+    pieces: AsyncIterator[bytes] | None
+    content_length: int | None
+    parsed: Mapping[str, Any] | None
+
+
+class Admission:
+    """The door. One for the process; keeps nothing of a call."""
+
+    def __init__(self, directory: access.Directory, ledger: Ledger, owner: str) -> None:
+        self._directory = directory
+        self._ledger = ledger
+        self._owner = owner
+
+    async def admit(self, call: Call, caller: Caller) -> Admitted:
+        """Raises Refusal, or CallerGone; then nothing is held. Cancelled, nothing is held either."""
+        try:
+            return await self._admit(call, caller)
+        except Fault as fault:
+            raise Refusal(Code.LEDGER_UNAVAILABLE, private=str(fault)) from fault
+
+    async def _admit(self, call: Call, caller: Caller) -> Admitted:
+        holder = await self._who(call)
+        plan = _plan(call, holder)
+        user_id, agent_id = access.subjects(holder, call.credentials)
+        body = await _read_body(call, caller)
+        path = call.path.decode("latin-1")
+        size = len(body.whole) if body.whole is not None else body.content_length or 0
+        ask = read_ask(call.route.dialect, path, call.names, body.parsed or {}, size if body.parsed is not None else 0)
+        _check_model_name(ask.model)
+        access.check_model(holder, ask.model)
+        metered = not call.route.free and call.method in call.route.meter_methods
+        bounds = _bounds(call, holder, plan, ask, body) if metered else Bounds(0, 0, 0, 0, 0)
+        subject = Subject(
+            customer_id=holder.customer.id,
+            plan_id=plan.id,
+            route=call.route.name,
+            anchor_ms=holder.customer.anchor_ms,
+            key_id=holder.key.id or None,
+            user_id=user_id,
+            agent_id=agent_id,
+            model=ask.model,
+        )
+        order = self._order(call, plan, subject, bounds, metered)
+        answer = await self._ledger.hold(order)
+        if isinstance(answer, Denied):
+            raise refusal_of(answer)
+        if holder.key.id:
+            self._directory.used(holder.key.id, call.started_ms)
+        return _admitted(call, holder, plan, ask, body, order, answer, (user_id, agent_id))
+
+    async def _who(self, call: Call) -> Holder:
+        holder = await self._directory.holder(call.credentials, call.gateway.keys.anonymous_customer)
+        access.check_valid(holder, call.started_ms)
+        access.check_route(holder, call.route)
+        return holder
+
+    def _order(self, call: Call, plan: Plan, subject: Subject, bounds: Bounds, metered: bool) -> HoldOrder:
+        return HoldOrder(
+            call_id=call.id,
+            admitted_month=admitted_month(call.started_ms),
+            customer_id=subject.customer_id,
+            key_id=subject.key_id,
+            user_id=subject.user_id,
+            agent_id=subject.agent_id,
+            plan_id=plan.id,
+            route=call.route.name,
+            upstream=call.route.upstream,
+            model=subject.model,
+            owner=self._owner,
+            now_ms=call.started_ms,
+            expires_ms=call.started_ms + int(call.gateway.ledger.hold_ttl_s * 1000),
+            output_tokens=bounds.output_tokens,
+            output_tokens_min=bounds.output_tokens_min,
+            stock=stock_lines(plan, subject, bounds, call.started_ms) if metered else (),
+            rates=rate_lines(plan, subject, bounds) if metered else (),
+        )
+
+
+def _plan(call: Call, holder: Holder) -> Plan:
+    plan = call.gateway.plans.get(holder.customer.plan_id)
+    if plan is None:
+        raise Refusal(
+            Code.CUSTOMER_DISABLED,
+            "This account's plan is not offered any more.",
+            private=f"customer {holder.customer.id} has plan {holder.customer.plan_id!r}, which no file declares",
+        )
+    return plan
+
+
+async def _read_body(call: Call, caller: Caller) -> _Body:
+    """JSON is read whole (model and bounds stand in it), anything else streams through, bounded all the same."""
+    bytes_max = call.route.request_bytes_max
+    stated = call.header(b"content-length")
+    length = int(stated) if stated is not None and stated.isdigit() else None
+    chunked = call.header(b"transfer-encoding") is not None
+    if length is not None and length > bytes_max:
+        raise _too_large(bytes_max)
+    if not length and not chunked:
+        return _Body(b"", None, None, None)
+    content_type = (call.header(b"content-type") or b"").decode("latin-1").lower()
+    encoded = call.header(b"content-encoding") is not None
+    if "json" not in content_type and content_type and not content_type.startswith("text/plain"):
+        return _Body(None, _bounded(caller.body(), bytes_max), length, None)
+    pieces: list[bytes] = []
+    async with aclosing(_bounded(caller.body(), bytes_max)) as arriving:
+        async for piece in arriving:
+            pieces.append(piece)
+    whole = b"".join(pieces)
+    if length is not None and len(whole) != length:
+        raise CallerGone("the request body is shorter than its Content-Length")
+    if encoded or not whole:
+        return _Body(whole, None, None, None)
+    return _Body(whole, None, None, _parse(whole, call.route, call.method))
+
+
+async def _bounded(pieces: AsyncGenerator[bytes, None], bytes_max: int) -> AsyncGenerator[bytes, None]:
+    size = 0
+    async with aclosing(pieces):
+        async for piece in pieces:
+            size += len(piece)
+            if size > bytes_max:
+                raise _too_large(bytes_max)
+            yield piece
+
+
+def _check_model_name(model: str | None) -> None:
+    if model is not None and (len(model) > _MODEL_LETTERS_MAX or not model.isprintable()):
+        raise Refusal(Code.BAD_REQUEST, f"model must be a printable name of at most {_MODEL_LETTERS_MAX} letters.")
+
+
+def _too_large(bytes_max: int) -> Refusal:
+    return Refusal(Code.BODY_TOO_LARGE, f"The request body is larger than the {bytes_max} bytes that the route allows.")
+
+
+def _parse(body: bytes, route: Route, method: str) -> Mapping[str, Any] | None:
+    try:
+        parsed = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        if route.free or method not in route.meter_methods:
+            return None
+        raise Refusal(Code.BAD_REQUEST, f"The request body is not valid JSON: {error}.") from error
+    if not isinstance(parsed, dict):
+        if route.free or method not in route.meter_methods:
+            return None
+        raise Refusal(Code.BAD_REQUEST, "The request body must be a JSON object.")
+    return parsed
+
+
+def request_view(
+    call: Call,
+    holder: Holder,
+    ask: Ask,
+    body: bytes | None,
+    user_id: str | None,
+    agent_id: str | None,
+    request_bytes: int,
+) -> RequestView:
+    """What an expression may see of the request. Headers that can carry a key or a session are left out."""
+    return RequestView(
+        method=call.method,
+        path=call.path.decode("latin-1"),
+        query=call.credentials.query.decode("latin-1"),
+        headers={
+            name.decode("latin-1").lower(): value.decode("latin-1")
+            for name, value in call.headers
+            if name.lower() not in SECRET_HEADERS
+        },
+        body=body,
+        request_bytes=request_bytes,
+        model=ask.model,
+        customer_id=holder.customer.id,
+        user_id=user_id,
+        agent_id=agent_id,
+        plan_id=holder.customer.plan_id,
+        key_id=holder.key.id or None,
+        started_at_ms=call.started_ms,
+    )
+
+
+SECRET_HEADERS = frozenset(
+    {
+        b"authorization",
+        b"proxy-authorization",
+        b"x-api-key",
+        b"x-goog-api-key",
+        b"api-key",
+        b"x-admin-key",
+        b"cookie",
+    }
+)
+
+
+def _bounds(call: Call, holder: Holder, plan: Plan, ask: Ask, body: _Body) -> Bounds:
+    route = call.route
+    if route.estimate is not None:
+        size = len(body.whole) if body.whole is not None else body.content_length or 0
+        reading = route.estimate.evaluate_request(request_view(call, holder, ask, body.whole, None, None, size))
+        if reading.units is not None:
+            micro = units_to_micro(reading.units)
+            return Bounds(micro, 0, 0, micro, 0)
+    if body.parsed is None:
+        # A body that is not JSON (an upload) has no bound in tokens but the route's own.
+        fixed = (route.input_tokens_max or 0) * MICRO_PER_UNIT
+        wanted = route.output_tokens_max
+        return Bounds(fixed, wanted, wanted, fixed + route.rate_output_estimate * MICRO_PER_UNIT, 0)
+    wanted = 0
+    if ask.makes_output:
+        wanted = (
+            ask.output_tokens
+            if ask.output_tokens is not None
+            else min(route.output_tokens_max * ask.choices, TOKENS_MAX)
+        )
+    clampable = plan.clamp_output and ask.output_path is not None and wanted > 0
+    rate_output = min(wanted, route.rate_output_estimate)
+    return Bounds(
+        fixed_micro=ask.input_bound(route.input_tokens_max) * MICRO_PER_UNIT,
+        output_tokens=wanted,
+        # One token for each choice is the least that an upstream accepts.
+        output_tokens_min=min(ask.choices, wanted) if clampable else wanted,
+        rate_micro=(ask.input_usual + rate_output) * MICRO_PER_UNIT,
+        rate_least_micro=ask.input_least * MICRO_PER_UNIT,
+    )
+
+
+def _admitted(
+    call: Call,
+    holder: Holder,
+    plan: Plan,
+    ask: Ask,
+    body: _Body,
+    order: HoldOrder,
+    granted: Granted,
+    who: tuple[str | None, str | None],
+) -> Admitted:
+    content: bytes | AsyncIterator[bytes] = body.whole if body.whole is not None else body.pieces or b""
+    request_bytes = len(body.whole) if body.whole is not None else body.content_length or 0
+    clamped = None
+    if granted.output_tokens < order.output_tokens and isinstance(content, bytes):
+        clamped = granted.output_tokens
+        content = with_output_bound(content, ask, clamped)
+    plain = content if isinstance(content, bytes) else None
+    inject = plain is not None and body.parsed is not None and _injects_usage(call, ask, body.parsed)
+    if inject and plain is not None:
+        content = with_field(plain, ("stream_options", "include_usage"), True)
+    return Admitted(
+        call=call,
+        holder=holder,
+        plan=plan,
+        ask=ask,
+        user_id=who[0],
+        agent_id=who[1],
+        body=content,
+        content_length=body.content_length,
+        request_bytes=request_bytes,
+        admitted_month=order.admitted_month,
+        granted=granted,
+        injected_usage=inject,
+        plain_body=plain if inject else None,
+        clamped_output_tokens=clamped,
+        input_estimate_tokens=ask.input_usual,
+    )
+
+
+def _injects_usage(call: Call, ask: Ask, parsed: Mapping[str, Any]) -> bool:
+    route = call.route
+    return (
+        route.dialect is Dialect.OPENAI
+        and route.inject_usage is InjectUsage.AUTO
+        and ask.streamed
+        and not ask.wants_usage
+        and call.path.endswith(b"/completions")
+        and ("messages" in parsed or "prompt" in parsed)
+    )
+
+
+_CODES = {
+    Reason.USED: Code.QUOTA_EXCEEDED,
+    Reason.HELD: Code.LIMIT_HELD,
+    Reason.EXCEEDS_LIMIT: Code.EXCEEDS_LIMIT,
+    Reason.RATE: Code.RATE_LIMITED,
+    Reason.EXCEEDS_RATE: Code.EXCEEDS_RATE,
+}
+
+
+def refusal_of(denied: Denied) -> Refusal:
+    """The Refusal that tells a caller why the ledger said no: which limit, what remains, when it resets."""
+    limit = denied.limit
+    figures = f"limit {limit.name}: {units_text(limit.cap or 0)} {limit.dimension} per {limit.window}"
+    left = f"{units_text(limit.used)} used, {units_text(limit.held)} held, {units_text(limit.remaining or 0)} remaining"
+    missing = f"; {units_text(denied.shortfall)} short" if denied.reason is Reason.EXCEEDS_LIMIT else ""
+    code = _CODES[denied.reason]
+    hint = {
+        Code.QUOTA_EXCEEDED: "a larger plan, or the next period, opens it again",
+        Code.EXCEEDS_LIMIT: "ask for less output (max_tokens) or send a shorter input",
+        Code.EXCEEDS_RATE: "send a shorter input",
+    }.get(code)
+    sentence = Refusal(code).public.rstrip(".")
+    return Refusal(
+        code,
+        f"{sentence} ({figures}; {left}{missing}).",
+        hint=hint,
+        limit=limit,
+        retry_after_s=denied.retry_after_s,
+    )

@@ -1,0 +1,213 @@
+"""Headers and target on both legs: what is dropped, what is ours, what passes untouched.
+
+The rules are RFC 9110 7.6.1 (hop-by-hop fields) and the product's own: the customer's key never goes upstream, the
+upstream's key never comes back, the path is bytes and stays as it came.
+"""
+
+import base64
+import re
+from collections.abc import Iterable, Mapping
+from urllib.parse import quote, quote_from_bytes, unquote_to_bytes
+
+from gatekeeper.config.gateway import AuthKind, Route, UpstreamConfig, Variable
+from gatekeeper.errors import LimitState
+from gatekeeper.money import units_text
+from gatekeeper.ports import Outgoing, RawHeaders
+from gatekeeper.proxy.admit import SECRET_HEADERS
+from gatekeeper.proxy.call import Admitted
+from gatekeeper.rules.routing import PatternKind
+
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+_NAME = re.compile(rb"\{(\w+)\}")
+# Never forwarded from a client: keys, sessions, what we set ourselves, and what the next hop frames anew.
+_OURS = SECRET_HEADERS | {b"host", b"content-length", b"expect", b"x-user-id", b"x-agent-id", b"x-plan-id"}
+_FORWARDED = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded", b"x-real-ip"})
+
+
+def named_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
+    """Every field that a Connection header names (all its lines joined; empty elements are legal)."""
+    joined = b",".join(value for name, value in headers if name.lower() == b"connection")
+    return frozenset(item for part in joined.split(b",") if (item := part.strip().lower()))
+
+
+def build_outgoing(admitted: Admitted, upstream: UpstreamConfig, *, inject: bool) -> Outgoing:
+    """The request for the upstream. ``inject`` False sends the body without our ``stream_options``."""
+    call = admitted.call
+    body = admitted.body
+    if not inject and admitted.plain_body is not None:
+        body = admitted.plain_body
+    return Outgoing(
+        upstream=upstream,
+        method=call.method,
+        target=_target(admitted, upstream),
+        headers=_request_headers(admitted, upstream, identity=inject),
+        body=body,
+        content_length=admitted.content_length,
+    )
+
+
+def _request_headers(admitted: Admitted, upstream: UpstreamConfig, *, identity: bool) -> RawHeaders:
+    call = admitted.call
+    ours = [(header.name.encode("latin-1"), _value(admitted, header.value)) for header in call.route.set_headers]
+    ours += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in upstream.headers]
+    ours += _auth_header(upstream)
+    # Computed before anything of ours is added: `Connection: authorization` must not delete the upstream's key.
+    dropped = HOP_BY_HOP | _OURS | _FORWARDED | named_by_connection(call.headers)
+    dropped |= {name.lower() for name, _ in ours}
+    dropped |= {name.lower().encode("latin-1") for name in call.route.remove_headers}
+    if identity:
+        # The usage chunk is to be found and hidden in the bytes, so they must not be encoded.
+        dropped |= {b"accept-encoding"}
+    sent: RawHeaders = [(b"Host", _host(upstream))]
+    sent += [(name, value) for name, value in call.headers if not _is_dropped(name.lower(), dropped)]
+    if identity:
+        sent.append((b"Accept-Encoding", b"identity"))
+    sent += _forwarded(admitted)
+    sent += [(name, value) for name, value in ours if value]
+    return sent
+
+
+def _is_dropped(name: bytes, dropped: frozenset[bytes]) -> bool:
+    """Also in the spelling that servers behind CGI and WSGI cannot tell apart: ``X_User_ID``."""
+    if b"_" in name and name.replace(b"_", b"-") in dropped:
+        return True
+    return name in dropped or name.startswith(b"x-gatekeeper-")
+
+
+def _value(admitted: Admitted, value: str | Variable) -> bytes:
+    if not isinstance(value, Variable):
+        return value.encode("latin-1")
+    holder = admitted.holder
+    found = {
+        # Without a named user the customer is the user: the upstream can always tell its callers apart.
+        Variable.USER_ID: admitted.user_id or holder.customer.id,
+        Variable.CUSTOMER_ID: holder.customer.id,
+        Variable.PLAN_ID: holder.customer.plan_id,
+        Variable.KEY_ID: holder.key.id,
+        Variable.AGENT_ID: admitted.agent_id or "",
+        Variable.CALL_ID: admitted.call.id,
+    }[value]
+    return quote(found, safe="._:@-+ ").encode("ascii")
+
+
+def _auth_header(upstream: UpstreamConfig) -> RawHeaders:
+    auth = upstream.auth
+    if auth.secret is None or not auth.secret.reveal():
+        return []
+    secret = auth.secret.reveal().encode("latin-1")
+    if auth.kind is AuthKind.BEARER:
+        return [(b"Authorization", b"Bearer " + secret)]
+    if auth.kind is AuthKind.HEADER:
+        return [(auth.name.encode("latin-1"), secret)]
+    return []
+
+
+def _host(upstream: UpstreamConfig) -> bytes:
+    usual = {"http": 80, "https": 443}[upstream.scheme]
+    host = f"[{upstream.host}]" if ":" in upstream.host else upstream.host
+    return (host if upstream.port == usual else f"{host}:{upstream.port}").encode("ascii")
+
+
+def _forwarded(admitted: Admitted) -> RawHeaders:
+    call = admitted.call
+    trusted = call.gateway.server.trusts(call.client_host)
+    before = [value for name, value in call.headers if name.lower() == b"x-forwarded-for"] if trusted else []
+    chain = b", ".join([*before, (call.client_host or "unknown").encode("ascii", "replace")])
+    scheme = (call.header(b"x-forwarded-proto") if trusted else None) or call.scheme.encode("ascii")
+    host = (call.header(b"x-forwarded-host") if trusted else None) or call.header(b"host")
+    sent = [(b"X-Forwarded-For", chain), (b"X-Forwarded-Proto", scheme)]
+    return [*sent, (b"X-Forwarded-Host", host)] if host else sent
+
+
+def _target(admitted: Admitted, upstream: UpstreamConfig) -> bytes:
+    call = admitted.call
+    path = upstream.base_path.encode("latin-1") + _path(
+        call.route, call.path, {name.encode(): text for name, text in call.names.items()}
+    )
+    query = call.credentials.query
+    auth = upstream.auth
+    if auth.kind is AuthKind.QUERY and auth.secret is not None and auth.secret.reveal():
+        ours = quote(auth.name, safe="").encode("ascii") + b"=" + quote(auth.secret.reveal(), safe="").encode("ascii")
+        query = without_parameter(query, auth.name.encode("utf-8"))
+        query = query + b"&" + ours if query else ours
+    return path + b"?" + query if query else path
+
+
+def without_parameter(query: bytes, name: bytes) -> bytes:
+    """The query without every parameter of that name; the others stay byte for byte."""
+    if not query:
+        return query
+    parts = query.split(b"&")
+    return b"&".join(part for part in parts if unquote_to_bytes(part.partition(b"=")[0]) != name)
+
+
+def _path(route: Route, path: bytes, names: Mapping[bytes, str]) -> bytes:
+    if route.rewrite is None:
+        return path
+    # In one pass: what a name took may itself look like a name.
+    rewritten = _NAME.sub(lambda found: names[found[1]].encode("latin-1"), route.rewrite.encode("latin-1"))
+    if route.pattern.kind is PatternKind.PREFIX and rewritten.endswith(b"*"):
+        rewritten = rewritten[:-1] + path[len(route.pattern.text) - 1 :]
+    return rewritten
+
+
+def response_headers(admitted: Admitted, headers: RawHeaders, *, keep_length: bool) -> RawHeaders:
+    """The upstream's head without what belongs to its hop, then ours: call id, limits, what was changed."""
+    dropped = HOP_BY_HOP | named_by_connection(headers)
+    if not keep_length:
+        dropped |= {b"content-length"}
+    ours = [(b"X-Gatekeeper-Call-Id", admitted.call.id.encode("ascii"))]
+    if admitted.clamped_output_tokens is not None:
+        ours.append((b"X-Gatekeeper-Output-Clamped", str(admitted.clamped_output_tokens).encode("ascii")))
+    ours += limit_headers(admitted.granted.stock, admitted.granted.rates, admitted.call.started_ms)
+    dropped |= {name.lower() for name, _ in ours}
+    sent = [
+        (name, value)
+        for name, value in headers
+        if name.lower() not in dropped and not name.lower().startswith(b"x-gatekeeper-")
+    ]
+    return sent + ours
+
+
+def limit_headers(stock: tuple[LimitState, ...], rates: tuple[LimitState, ...], now_ms: int) -> RawHeaders:
+    """``X-Quota-*`` for the first stock limit, ``X-RateLimit-*`` for the first rate; resets in whole seconds."""
+    sent: RawHeaders = []
+    for prefix, states in (("X-Quota", stock), ("X-RateLimit", rates)):
+        for state in states[:1]:
+            sent += _limit_headers(prefix, state, now_ms)
+    return sent
+
+
+def _limit_headers(prefix: str, state: LimitState, now_ms: int) -> RawHeaders:
+    remaining = state.remaining
+    figures = {
+        "Limit": "unlimited" if state.cap is None else units_text(state.cap),
+        "Used": units_text(state.used + state.held),
+        "Remaining": "unlimited" if remaining is None else units_text(remaining),
+    }
+    if state.resets_ms is not None:
+        figures["Reset"] = str(max(0, -(-(state.resets_ms - now_ms) // 1000)))
+    return [(f"{prefix}-{name}".encode("ascii"), text.encode("ascii")) for name, text in figures.items()]
+
+
+def quoted(path: bytes) -> str:
+    """A raw path for records and logs: printable, without the query, which may carry a key."""
+    return quote_from_bytes(path, safe="/:@!$&'()*+,;=~%-._")
+
+
+def new_call_id(entropy: bytes) -> str:
+    """``call_`` and 26 letters of base 32 from 16 random bytes."""
+    assert len(entropy) == 16
+    return "call_" + base64.b32encode(entropy).decode("ascii").rstrip("=").lower()

@@ -1,0 +1,89 @@
+"""Signs of life: open holds are prolonged with their progress, holds of the dead are closed.
+
+The rule: a call whose hold is gone stops; its real usage is still recorded, by settle.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from gatekeeper.clock import Clock
+from gatekeeper.config.gateway import Gateway
+from gatekeeper.errors import Fault
+from gatekeeper.ports import Ledger
+from gatekeeper.proxy.access import Directory
+from gatekeeper.proxy.call import Interrupt
+from gatekeeper.proxy.observe import Observation
+
+# One transaction's worth of calls that lost their process.
+RECOVERED_AT_ONCE = 100
+
+log = logging.getLogger("gatekeeper.pulse")
+
+
+class Pulse:
+    """One for a process. ``run`` beats until it is cancelled; ``beat`` is one round."""
+
+    def __init__(self, ledger: Ledger, directory: Directory, gateway: Callable[[], Gateway], clock: Clock) -> None:
+        self._ledger = ledger
+        self._directory = directory
+        self._gateway = gateway
+        self._clock = clock
+        self._open: dict[str, tuple[Observation, Interrupt]] = {}
+
+    def add(self, call_id: str, observation: Observation, interrupt: Interrupt) -> None:
+        """From now on the call's hold is kept alive."""
+        self._open[call_id] = (observation, interrupt)
+
+    def remove(self, call_id: str) -> None:
+        """The call is being settled: no more signs of life."""
+        self._open.pop(call_id, None)
+
+    @property
+    def open_calls(self) -> int:
+        """How many calls are in flight in this process."""
+        return len(self._open)
+
+    async def run(self) -> None:
+        """Beat for ever; a ledger that is away is logged and tried again at the next beat."""
+        while True:
+            try:
+                await self.beat()
+            except Fault as fault:
+                log.error("the ledger missed a beat: %s", fault)
+            except Exception:
+                # A mistake of ours here must not let every hold of the process expire.
+                log.exception("a beat failed")
+            await self._clock.sleep(self._gateway().ledger.heartbeat_s)
+
+    async def beat(self) -> None:
+        """Prolong, recover, note the use of keys. Raises Fault."""
+        gateway = self._gateway()
+        progress = [observation.progress() for observation, _ in self._open.values()]
+        if progress:
+            expires_ms = self._clock.now_ms() + int(gateway.ledger.hold_ttl_s * 1000)
+            for call_id in await self._ledger.renew(progress, expires_ms):
+                lost = self._open.get(call_id)
+                if lost is not None:
+                    log.error("call %s has lost its hold and is stopped", call_id)
+                    lost[1].fire(Interrupt.HOLD_LOST)
+        recovered = 0
+        while found := await self._ledger.recover(self._clock.now_ms(), gateway.plans, limit=RECOVERED_AT_ONCE):
+            recovered += found
+            if found < RECOVERED_AT_ONCE:
+                break
+        if recovered:
+            log.warning("%d calls of a process that ended were settled at their last progress", recovered)
+        await self._directory.write_used()
+
+
+async def stopped(task: "asyncio.Task[None]") -> None:
+    """Cancel a background task and wait for it; its failure is logged here, because nobody else will hear it."""
+    task.cancel()
+    try:
+        await task
+    except asyncio.CancelledError:
+        if not task.cancelled():
+            raise
+    except Exception:
+        log.exception("the background task %s had failed", task.get_name())

@@ -1,0 +1,134 @@
+"""The only list of URLs. Starlette is the application; configured routes go to the raw endpoint before it."""
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+from starlette.routing import Match as Found
+from starlette.types import Receive, Scope, Send
+
+from gatekeeper import __version__
+from gatekeeper.errors import Code, Fault, Refusal
+from gatekeeper.ports import Store
+from gatekeeper.rules.routing import Match, NoMethod
+from gatekeeper.web.admin import Admin
+from gatekeeper.web.answers import json_answer, refusal_answer
+from gatekeeper.web.calls import Calls, dialect_of
+from gatekeeper.web.problems import internal
+from gatekeeper.web.usage import Usage
+
+log = logging.getLogger("gatekeeper.web")
+
+# URLs of ours that a prefix route (`/v1/*`) may cover: ours win.
+OWN_PATHS = frozenset({b"/v1/usage", b"/v1/models", b"/v1/budget", b"/healthz", b"/readyz", b"/metrics"})
+OWN_PREFIXES = (
+    b"/admin/", b"/auth/", b"/v1/requests/", b"/portal", b"/dashboard", b"/playground", b"/webhook",
+    b"/v1/webhooks/", b"/api/webhooks/",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the application is built from."""
+
+    calls: Calls
+    usage: Usage
+    admin: Admin
+    store: Store
+    lifespan: Callable[[], AbstractAsyncContextManager[None]]
+    accepting: Callable[[], bool] = lambda: True
+
+
+class Application(Starlette):
+    """Starlette with the data path in front: a call on a configured route passes none of its layers."""
+
+    def __init__(self, parts: Parts) -> None:
+        @asynccontextmanager
+        async def lifespan(_: Starlette) -> AsyncIterator[None]:
+            async with parts.lifespan():
+                yield
+
+        super().__init__(
+            routes=_routes(parts),
+            lifespan=lifespan,
+            exception_handlers={Refusal: _refused, Fault: _faulted, Exception: _failed},
+        )
+        self._calls = parts.calls
+        self._accepting = parts.accepting
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI entry."""
+        if scope["type"] == "http":
+            path: bytes = scope.get("raw_path") or scope["path"].encode()
+            if path not in OWN_PATHS and not path.startswith(OWN_PREFIXES):
+                match = self._calls.match(scope)
+                if isinstance(match, Match):
+                    await self._calls.serve(scope, receive, send, match)
+                    return
+                scope["gatekeeper.match"] = match
+        await super().__call__(scope, receive, send)
+
+
+def _routes(parts: Parts) -> list[BaseRoute]:
+    async def ready(request: Request) -> Response:
+        if not parts.accepting():
+            raise Refusal(Code.SHUTTING_DOWN)
+        await parts.store.ping()
+        return json_answer({"ready": True})
+
+    return [
+        Route("/healthz", _health, methods=["GET"]),
+        Route("/readyz", ready, methods=["GET"]),
+        Route("/v1/usage", parts.usage.get_usage, methods=["GET"]),
+        Route("/v1/models", parts.usage.get_models, methods=["GET"]),
+        Route("/v1/requests/{call_id}", parts.usage.get_request, methods=["GET"]),
+        *parts.admin.routes(),
+        Route("/{path:path}", _Unknown()),
+    ]
+
+
+async def _health(request: Request) -> Response:
+    return json_answer({"status": "ok", "version": __version__})
+
+
+class _Unknown:
+    """An ASGI endpoint, because Starlette lets a function take GET only."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope)
+        match = scope.get("gatekeeper.match")
+        methods = set(match.allowed) if isinstance(match, NoMethod) else _own_methods(request)
+        if methods:
+            allowed = ", ".join(sorted(methods))
+            raise Refusal(Code.METHOD_NOT_ALLOWED, f"The route takes {allowed} only.", headers=(("Allow", allowed),))
+        raise Refusal(Code.UNKNOWN_ROUTE, hint="the routes are declared in gateway.toml under [[routes]]")
+
+
+def _own_methods(request: Request) -> set[str]:
+    """What the URLs of ours with this path take: the catch-all route hides from Starlette that there are any."""
+    found: set[str] = set()
+    for route in request.app.routes:
+        if isinstance(route, Route) and route.methods and route.matches(request.scope)[0] is Found.PARTIAL:
+            found |= route.methods
+    return found
+
+
+async def _refused(request: Request, refusal: Exception) -> Response:
+    assert isinstance(refusal, Refusal)
+    if refusal.private:
+        log.warning("%s refused: %s: %s", request.url.path, refusal.code, refusal.private)
+    return refusal_answer(refusal, dialect_of(request.url.path))
+
+
+async def _faulted(request: Request, fault: Exception) -> Response:
+    log.error("%s: %s", request.url.path, fault)
+    return refusal_answer(Refusal(Code.LEDGER_UNAVAILABLE), dialect_of(request.url.path))
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    return refusal_answer(internal(None), dialect_of(request.url.path))

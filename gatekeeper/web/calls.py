@@ -1,0 +1,168 @@
+"""ASGI on one side, a typed Call on the other. The rule: raw ASGI, one ``send`` for one upstream read."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncGenerator, Callable
+
+from starlette.types import Receive, Scope, Send
+
+from gatekeeper.clock import Clock
+from gatekeeper.config.gateway import Dialect, Gateway, Route
+from gatekeeper.errors import Code, Refusal
+from gatekeeper.ports import RawHeaders
+from gatekeeper.proxy.call import Aborted, Call, CallerGone
+from gatekeeper.proxy.outgoing import new_call_id, quoted
+from gatekeeper.proxy.pipeline import Proxy
+from gatekeeper.rules.routing import Match, NoMethod
+from gatekeeper.web.credentials import read_credentials
+from gatekeeper.web.problems import internal, problem
+
+log = logging.getLogger("gatekeeper.web")
+
+
+class AsgiCaller:
+    """The client's side of one call, over ASGI (implements ``proxy.call.Caller``)."""
+
+    __slots__ = ("_body_read", "_on_gone", "_receive", "_send", "_watcher", "ended", "started")
+
+    def __init__(self, receive: Receive, send: Send, *, has_body: bool) -> None:
+        self._receive = receive
+        self._send = send
+        self._body_read = not has_body
+        self._on_gone: Callable[[], None] | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self.started = False
+        self.ended = False
+
+    async def body(self) -> AsyncGenerator[bytes, None]:
+        """The request body in pieces. Raises CallerGone."""
+        while not self._body_read:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise CallerGone("the client hung up before its request was complete")
+            self._body_read = not message.get("more_body", False)
+            if piece := message.get("body", b""):
+                yield piece
+        if self._on_gone is not None:
+            self._start_watching()
+
+    async def start(self, status: int, headers: RawHeaders) -> None:
+        """Send the head."""
+        self.started = True
+        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def send(self, chunk: bytes) -> None:
+        """Send a piece of the body."""
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+    async def end(self, chunk: bytes = b"") -> None:
+        """Send the last piece."""
+        self.ended = True
+        await self._send({"type": "http.response.body", "body": chunk, "more_body": False})
+
+    def watch(self, on_gone: Callable[[], None]) -> None:
+        """One ``receive`` waits for the disconnect, also before the first token; after a streamed upload only."""
+        self._on_gone = on_gone
+        if self._body_read:
+            self._start_watching()
+
+    def unwatch(self) -> None:
+        """Stop watching; calling it twice is harmless."""
+        self._on_gone = None
+        if self._watcher is not None:
+            self._watcher.cancel()
+            self._watcher = None
+
+    def _start_watching(self) -> None:
+        if self._watcher is None:
+            self._watcher = asyncio.create_task(self._until_gone())
+
+    async def _until_gone(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if self._on_gone is not None:
+            self._on_gone()
+
+
+class Calls:
+    """The raw ASGI endpoint for configured routes."""
+
+    def __init__(self, proxy: Proxy, gateway: Callable[[], Gateway], clock: Clock) -> None:
+        self._proxy = proxy
+        self._gateway = gateway
+        self._clock = clock
+
+    def match(self, scope: Scope) -> Match[Route] | NoMethod | None:
+        """The configured route of a request, decided on its raw path."""
+        host = next((value for name, value in scope["headers"] if name == b"host"), b"")
+        name = host.decode("latin-1").lower()
+        name = name.rpartition(":")[0] if name.rpartition(":")[2].isdigit() and ":" in name else name
+        return self._gateway().router.find(_raw_path(scope), scope["method"], name)
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send, match: Match[Route]) -> None:
+        """One call, from head to end. An abort returns without ending the body: the server closes the connection."""
+        call = self._call(scope, match)
+        has_body = call.header(b"transfer-encoding") is not None or call.header(b"content-length") not in (None, b"0")
+        caller = AsgiCaller(receive, send, has_body=has_body)
+        try:
+            self._check_headers(call)
+            await self._proxy.serve(call, caller)
+        except Refusal as refusal:
+            if refusal.private:
+                log.warning("call %s refused: %s: %s", call.id, refusal.code, refusal.private)
+            await _answer(caller, refusal, call)
+        except Aborted as aborted:
+            log.warning("call %s aborted: %s", call.id, aborted)
+            if not caller.started:
+                await _answer(caller, internal(call.id), call)
+        except CallerGone as gone:
+            log.info("call %s: %s", call.id, gone)
+        except Exception:
+            log.exception("call %s on %s failed", call.id, quoted(call.path))
+            if not caller.started:
+                await _answer(caller, internal(call.id), call)
+        finally:
+            caller.unwatch()
+
+    def _call(self, scope: Scope, match: Match[Route]) -> Call:
+        # A copy: a server may go on to write trailers into its own list.
+        headers: RawHeaders = list(scope["headers"])
+        client = scope.get("client")
+        return Call(
+            id=new_call_id(secrets.token_bytes(16)),
+            gateway=self._gateway(),
+            route=match.route,
+            names=match.names,
+            method=scope["method"],
+            path=_raw_path(scope),
+            headers=headers,
+            credentials=read_credentials(headers, scope["query_string"]),
+            scheme=scope.get("scheme", "http"),
+            client_host=client[0] if client else None,
+            started_ms=self._clock.now_ms(),
+            started_s=self._clock.monotonic_s(),
+        )
+
+    def _check_headers(self, call: Call) -> None:
+        bytes_max = call.gateway.server.header_bytes_max
+        if sum(len(name) + len(value) + 4 for name, value in call.headers) > bytes_max:
+            raise Refusal(Code.HEADERS_TOO_LARGE, f"The request headers are larger than {bytes_max} bytes.")
+
+
+def _raw_path(scope: Scope) -> bytes:
+    raw: bytes | None = scope.get("raw_path")
+    return scope["path"].encode("utf-8") if raw is None else raw.partition(b"?")[0]
+
+
+async def _answer(caller: AsgiCaller, refusal: Refusal, call: Call) -> None:
+    status, headers, body = problem(refusal, call.route.dialect, call.id)
+    await caller.start(status, [*headers, (b"content-length", str(len(body)).encode("ascii"))])
+    await caller.end(b"" if call.method == "HEAD" else body)
+
+
+def dialect_of(path: str) -> Dialect:
+    """Whose SDK probably calls an URL that no route claims."""
+    if path.startswith("/v1/messages"):
+        return Dialect.ANTHROPIC
+    return Dialect.GEMINI if path.startswith("/v1beta/") else Dialect.OPENAI

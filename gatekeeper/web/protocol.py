@@ -1,0 +1,158 @@
+"""uvicorn's HTTP protocol with the bounds that it lacks. The rule: what a peer can make us hold or wait for is
+bounded, and who hangs up is noticed, also behind a pipelined request.
+
+It overrides methods of an internal class, hence uvicorn's version is bounded in pyproject.toml.
+"""
+
+import asyncio
+from typing import Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from gatekeeper.config.gateway import Dialect
+from gatekeeper.errors import Code, Refusal
+from gatekeeper.web.problems import problem
+
+# What one socket read may bring beyond the end of a head: it is counted with it.
+_READ_BYTES = 256 * 1024
+# Slower than this no head arrives but on purpose.
+HEAD_TIMEOUT_S = 60.0
+# Clients that pipeline send a few; with more waiting the socket is not read until one is answered.
+PIPELINED_MAX = 8
+
+
+class GatewayProtocol(HttpToolsProtocol):
+    """One connection. Make a subclass with ``bounded`` for another bound of the head."""
+
+    head_bytes_max = 64 * 1024
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._in_head = False
+        self._quiet_bytes = 0
+        self._progress = False
+        self._resumes = False
+        self._running: RequestResponseCycle | None = None
+        self._late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A connection on which nothing is ever asked is idle from its first moment."""
+        super().connection_made(transport)
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the call that is being answered; uvicorn tells only the one that was read last."""
+        self._stop_clock()
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
+        self._unset_keepalive_if_required()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes that bring neither a head nor a body to its end are counted: an endless head, endless framing."""
+        self._progress = False
+        self._unset_keepalive_if_required()
+        try:
+            self._feed(data)
+        except httptools.HttpParserError:
+            self.send_400_response("The request is not valid HTTP.")
+        if self.transport.is_closing():
+            return
+        if self._progress or not (self._in_head or self._reads_body()):
+            self._quiet_bytes = 0
+        else:
+            self._quiet_bytes += len(data)
+            if self._quiet_bytes > self.head_bytes_max + _READ_BYTES:
+                self._refuse(Refusal(Code.HEADERS_TOO_LARGE))
+        if self._in_head and self._late is None:
+            self._late = self.loop.call_later(HEAD_TIMEOUT_S, self.timeout_keep_alive_handler)
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            # We decline every upgrade (RFC 9110 7.8), but the parser takes the body for the other protocol's bytes:
+            # a fresh one is told the framing and reads on. Java's HttpClient asks for h2c with every POST.
+            framing = [pair for pair in self.headers if pair[0] in (b"content-length", b"transfer-encoding")]
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            self._resumes = True
+            self.parser.feed_data(b"POST / HTTP/1.1\r\n%b\r\n" % b"".join(b"%b: %b\r\n" % pair for pair in framing))
+            self._resumes = False
+            self._feed(data[upgrade.args[0] :])
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        if self._resumes:
+            return
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the target."""
+        if not self._resumes:
+            super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A field of the head. Trailers are dropped: they are not fields of the head, and must not become any."""
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head is whole."""
+        if self._resumes:
+            return
+        self._in_head = False
+        self._progress = True
+        self._stop_clock()
+        super().on_headers_complete()
+        # uvicorn stops to read behind a pipelined request, and would not see the client hang up.
+        if self.pipeline and len(self.pipeline) < PIPELINED_MAX:
+            self.flow.resume_reading()
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        self._progress = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The end of a request, unless the parser stops for an upgrade."""
+        if self.parser.should_upgrade():
+            return
+        self._progress = True
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """The answer to what is not HTTP, as JSON; between the chunks of another answer only the abort is honest."""
+        self._refuse(Refusal(Code.BAD_REQUEST, msg))
+
+    def _refuse(self, refusal: Refusal) -> None:
+        running = self._running
+        if running is None or running.response_complete or (running is self.cycle and not running.response_started):
+            status, headers, body = problem(refusal, Dialect.OPENAI, None)
+            fields = [*headers, (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+            head = b"".join(b"%b: %b\r\n" % field for field in fields)
+            self.transport.write(b"HTTP/1.1 %d \r\n%b\r\n%b" % (status, head, body))
+        if running is not None and not running.response_complete:
+            running.disconnected = True
+            running.message_event.set()
+        self.transport.close()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _reads_body(self) -> bool:
+        return self.cycle is not None and self.cycle.more_body
+
+    def _stop_clock(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+
+def bounded(head_bytes_max: int) -> type[GatewayProtocol]:
+    """The protocol with a head of at most so many bytes (and what one read brings beyond)."""
+    return type("BoundedProtocol", (GatewayProtocol,), {"head_bytes_max": head_bytes_max})

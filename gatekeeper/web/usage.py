@@ -1,0 +1,225 @@
+"""What a customer's key may ask about itself: ``GET /v1/usage``, ``/v1/models``, ``/v1/requests/{id}``."""
+
+import datetime as dt
+from collections.abc import Callable
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gatekeeper.clock import Clock
+from gatekeeper.config.gateway import Gateway
+from gatekeeper.errors import Code, LimitState, Refusal
+from gatekeeper.money import dollars_text, units_text
+from gatekeeper.ports import Holder, Ledger, UsageQuery, UsageRecord, UsageTotal
+from gatekeeper.proxy import access
+from gatekeeper.rules.limits import ONE_REQUEST, RateLimit
+from gatekeeper.rules.lines import Bounds, Subject, rate_lines, stock_lines
+from gatekeeper.rules.plans import Plan
+from gatekeeper.web.answers import check_storable, json_answer
+from gatekeeper.web.credentials import read_credentials
+from gatekeeper.web.problems import limit_json
+
+DAY_MS = 86_400_000
+# A longer report belongs to the admin API: this bounds what one key can make the database read.
+PERIOD_DAYS_MAX = 400
+_NOTHING = Bounds(0, 0, 0, 0, 0)
+
+
+class Usage:
+    """The customer's own questions. Every method is a Starlette endpoint; each raises Refusal."""
+
+    def __init__(
+        self,
+        directory: access.Directory,
+        ledger: Ledger,
+        usage: UsageQuery,
+        gateway: Callable[[], Gateway],
+        clock: Clock,
+    ) -> None:
+        self._directory = directory
+        self._ledger = ledger
+        self._usage = usage
+        self._gateway = gateway
+        self._clock = clock
+
+    async def holder(self, request: Request) -> Holder:
+        """Who asks. Raises Refusal."""
+        credentials = read_credentials(request.scope["headers"], request.scope["query_string"])
+        holder = await self._directory.holder(credentials, self._gateway().keys.anonymous_customer)
+        access.check_valid(holder, self._clock.now_ms())
+        return holder
+
+    async def get_usage(self, request: Request) -> Response:
+        """``?period=current_month | last_30_days`` or ``?start=YYYY-MM-DD&end=YYYY-MM-DD`` (``end`` inclusive, UTC)."""
+        holder = await self.holder(request)
+        now_ms = self._clock.now_ms()
+        start_ms, end_ms = period_bounds(dict(request.query_params), now_ms)
+        total = await self._usage.usage_total(
+            start_ms, end_ms, key_id=holder.key.id or None, customer_id=holder.customer.id
+        )
+        days = await self._usage.usage_by_day(
+            start_ms, end_ms, key_id=holder.key.id or None, customer_id=holder.customer.id
+        )
+        plan = self._gateway().plans.get(holder.customer.plan_id)
+        limits, rates = await self._limits(holder, plan, now_ms) if plan is not None else ([], {})
+        return json_answer(
+            {
+                **total_json(total),
+                "period_start": _day(start_ms),
+                "period_end": _day(end_ms - 1),
+                "plan": holder.customer.plan_id,
+                "rate_limit_remaining": {"per_minute": rates.get("per_minute"), "per_day": rates.get("per_day")},
+                "limits": [limit_json(limit) for limit in limits],
+                "days": [{"day": day.day, **total_json(day.total)} for day in days],
+            }
+        )
+
+    async def get_models(self, request: Request) -> Response:
+        """The models that routes declare, as far as the key may use route and model (OpenAI's list shape)."""
+        holder = await self.holder(request)
+        routes = holder.key.routes
+        found: dict[str, str] = {}
+        for route in self._gateway().router.routes:
+            if routes is None or route.name in routes:
+                for model in route.models:
+                    if access.model_allowed(holder, model):
+                        found.setdefault(model, route.upstream)
+        rows = [{"id": model, "object": "model", "created": 0, "owned_by": owner} for model, owner in found.items()]
+        return json_answer({"object": "list", "data": rows})
+
+    async def get_request(self, request: Request) -> Response:
+        """One call of this customer, with its charge."""
+        holder = await self.holder(request)
+        check_storable(request.path_params.values())
+        record = await self._usage.record(request.path_params["call_id"], customer_id=holder.customer.id)
+        if record is None:
+            raise Refusal(Code.NOT_FOUND, "There is no such request (it appears once the call has ended).")
+        return json_answer(record_json(record))
+
+    async def _limits(self, holder: Holder, plan: Plan, now_ms: int) -> tuple[list[LimitState], dict[str, str | None]]:
+        subject = Subject(
+            customer_id=holder.customer.id,
+            plan_id=plan.id,
+            route="",
+            anchor_ms=holder.customer.anchor_ms,
+            key_id=holder.key.id or None,
+            user_id=holder.key.user_id,
+            agent_id=holder.key.agent_id,
+        )
+        lines = stock_lines(plan, subject, _NOTHING, now_ms)
+        states = await self._ledger.counters([line.key for line in lines])
+        limits = [
+            LimitState(
+                line.limit,
+                line.key.scope,
+                line.key.dimension,
+                line.key.window,
+                line.cap,
+                state.used,
+                state.held,
+                line.ends_ms,
+            )
+            for line, state in zip(lines, states, strict=True)
+        ]
+        buckets = await self._ledger.buckets([(line.key, line.cap) for line in rate_lines(plan, subject, _NOTHING)])
+        rates = {
+            _per(rate): units_text(max(0, rate.cap - bucket.spent))
+            for rate, bucket in zip(plan.rates, buckets, strict=True)
+        }
+        return limits, {name: text for name, text in rates.items() if name}
+
+
+def _per(rate: RateLimit) -> str:
+    return {60_000: "per_minute", DAY_MS: "per_day"}.get(rate.per_ms, "")
+
+
+def period_bounds(query: dict[str, str], now_ms: int) -> tuple[int, int]:
+    """[start, end) in epoch milliseconds. Raises Refusal that names what is wrong."""
+    today = dt.datetime.fromtimestamp(now_ms / 1000, dt.UTC).date()
+    if "start" in query or "end" in query:
+        if "period" in query:
+            raise Refusal(Code.BAD_REQUEST, "Give either period= or start= and end=, not both.")
+        first = _date(query, "start", today.replace(day=1))
+        last = _date(query, "end", today)
+        if last < first:
+            raise Refusal(Code.BAD_REQUEST, f"end ({last}) lies before start ({first}).")
+        if (last - first).days >= PERIOD_DAYS_MAX:
+            raise Refusal(Code.BAD_REQUEST, f"A period has at most {PERIOD_DAYS_MAX} days.")
+    else:
+        period = query.get("period", "current_month")
+        if period == "current_month":
+            first, last = today.replace(day=1), today
+        elif period == "last_30_days":
+            first, last = today - dt.timedelta(days=29), today
+        else:
+            raise Refusal(Code.BAD_REQUEST, f"period must be current_month or last_30_days, not {period[:40]!r}.")
+    return _ms(first), _ms(last + dt.timedelta(days=1))
+
+
+def _date(query: dict[str, str], name: str, default: dt.date) -> dt.date:
+    try:
+        date = dt.date.fromisoformat(query[name]) if name in query else default
+    except ValueError as error:
+        raise Refusal(Code.BAD_REQUEST, f"{name} must be a day, YYYY-MM-DD.") from error
+    if not 1970 <= date.year < 9999:
+        raise Refusal(Code.BAD_REQUEST, f"{name} must lie between 1970 and 9998.")
+    return date
+
+
+def _ms(day: dt.date) -> int:
+    return int(dt.datetime(day.year, day.month, day.day, tzinfo=dt.UTC).timestamp()) * 1000
+
+
+def _day(ms: int) -> str:
+    return dt.datetime.fromtimestamp(ms / 1000, dt.UTC).date().isoformat()
+
+
+def number(micro: int) -> int | float:
+    """Units as a JSON number: an integer where whole."""
+    return micro // ONE_REQUEST if micro % ONE_REQUEST == 0 else micro / ONE_REQUEST
+
+
+def total_json(total: UsageTotal) -> dict[str, Any]:
+    """Sums for machines; money as an exact decimal string in dollars."""
+    return {
+        "tokens_used": number(total.units_micro),
+        "requests": total.requests,
+        "charge": dollars_text(total.charge_nano),
+        "last_request_ms": total.last_request_ms,
+    }
+
+
+def record_json(record: UsageRecord) -> dict[str, Any]:
+    """One record for machines: exact amounts as decimal strings."""
+    return {
+        "id": record.call_id,
+        "customer_id": record.customer_id,
+        "key_id": record.key_id,
+        "user_id": record.user_id,
+        "agent_id": record.agent_id,
+        "plan": record.plan_id,
+        "route": record.route,
+        "upstream": record.upstream,
+        "model": record.model,
+        "method": record.method,
+        "path": record.path,
+        "status": record.status,
+        "outcome": record.outcome,
+        "streamed": record.streamed,
+        "started_ms": record.started_ms,
+        "ended_ms": record.ended_ms,
+        "first_byte_ms": record.first_byte_ms,
+        "units": units_text(record.units_micro),
+        "source": record.source,
+        "note": record.note,
+        "charge": dollars_text(record.charge_nano),
+        "overrun": units_text(record.overrun_micro),
+        "usage": record.usage,
+        "meters": dict(record.meters),
+        "evidence": record.evidence,
+        "meter_hash": record.meter_hash,
+        "request_bytes": record.request_bytes,
+        "response_bytes": record.response_bytes,
+        "response_id": record.response_id,
+    }
