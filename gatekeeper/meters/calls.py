@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from gatekeeper.diagnostics import Span, suggest
 from gatekeeper.meters import tree
 from gatekeeper.meters.functions import BY_NAME, Function, Style
-from gatekeeper.meters.kinds import ANY, NUMBER, TEXT, Kind, Phase, Shape, Type, joined
+from gatekeeper.meters.kinds import ANY, NUMBER, TEXT, Kind, Phase, Shape, Type
 from gatekeeper.meters.names import Rules
 from gatekeeper.meters.paths import parsed_path
 from gatekeeper.meters.scope import Binder, Facts, Scope
@@ -326,6 +326,3 @@ class Calls:
         for argument in node.arguments[1:]:
             found = self.branches(found, self.value(argument, scope), argument)
         return found
-
-
-__all__ = ["Calls", "joined"]

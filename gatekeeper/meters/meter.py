@@ -30,6 +30,7 @@ MICRO = Decimal("0.000001")
 HASH_LETTERS = 16
 _ERRED = "$upstream_error"
 _SKIPPED = "$skipped"
+_LOST = "$lost"
 _READS_BODY = frozenset({"request", "requestBody"})
 
 
@@ -127,6 +128,8 @@ class Meter:
         """Evaluates stored evidence again: the same digits, source and note as when it was stored."""
         if _SKIPPED in evidence:
             return skipped(str(evidence[_SKIPPED]))
+        if _LOST in evidence:
+            return lost(str(evidence[_LOST]))
         run = self.run(RequestView(), recorded=evidence)
         run.fallbacks_are_zero = bool(evidence.get(_ERRED))
         reading = self.evaluate(run)
@@ -160,6 +163,11 @@ def _units(value: object) -> Decimal:
     return made.quantize(Decimal(1), context=EXACT) if made == made.to_integral_value() else made
 
 
+def lost(why: str) -> Reading:
+    """The reading where what the slots saw is not the whole answer, or where we failed."""
+    return Reading(None, Mark.ERROR, why, None, {_LOST: why})
+
+
 def skipped(why: str) -> Reading:
     """The reading of a call for which meters do not run: 0 units, source ``none``, and why."""
     return Reading(Decimal(0), Mark.NONE, why, None, {_SKIPPED: why})
@@ -170,13 +178,22 @@ def check_expression(
 ) -> tuple[Meter | None, tuple[Mistake, ...]]:
     """Reads, checks and compiles. All mistakes and warnings, in reading order; the Meter is None if one is an error.
 
-    Spans point into ``source``, whose text must be ``text`` (by default ``<expression>``). Never raises.
+    Spans point into ``source``: the text itself (by default ``<expression>``) or an outer text that holds it. Never
+    raises.
     """
-    place = source or Source(text)
-    root, mistakes = parse(place)
+    own = Source(text, source.name if source is not None else "<expression>")
+    meter, mistakes = _checked(own, context, buffer_bytes_max)
+    at = -1 if source is None or source.text == text else source.text.find(text)
+    if source is None or at < 0:
+        return meter, mistakes
+    return meter, tuple(mistake.moved(source, at) for mistake in mistakes)
+
+
+def _checked(source: Source, context: Context, buffer_bytes_max: int) -> tuple[Meter | None, tuple[Mistake, ...]]:
+    root, mistakes = parse(source)
     if root is None:
         return None, mistakes
-    checker = Checker(place, context, buffered=buffer_bytes_max > 0)
+    checker = Checker(source, context, buffered=buffer_bytes_max > 0)
     checker.run(root)
     found = tuple(sorted(checker.mistakes, key=lambda mistake: (mistake.span.start, mistake.span.end)))
     if any(mistake.severity is Severity.ERROR for mistake in found):
@@ -185,8 +202,8 @@ def check_expression(
         code, plans, places = lowered(root, checker.facts, buffer_bytes_max=buffer_bytes_max)
     except (TooLarge, TooManyClosures):
         message = "the expression grows too large when its variables are put in"
-        return None, (*found, Mistake(message, place, root.span, "use fewer variables that stand for one another"))
-    return Meter(text, root, code, plans, places, context, found), found
+        return None, (*found, Mistake(message, source, root.span, "use fewer variables that stand for one another"))
+    return Meter(source.text, root, code, plans, places, context, found), found
 
 
 def compile_meter(

@@ -8,8 +8,8 @@ from typing import Any
 
 from gatekeeper.meters.folds import READ, Marked
 from gatekeeper.meters.lines import LineCutter
-from gatekeeper.meters.meter import Meter, skipped
-from gatekeeper.meters.reading import Mark, Outcome, Reading
+from gatekeeper.meters.meter import Meter, lost, skipped
+from gatekeeper.meters.reading import Outcome, Reading
 from gatekeeper.meters.run import Prices, RequestView, Run, Tokenizer
 from gatekeeper.meters.slots import BodySlot, Feed, Slot
 from gatekeeper.wire.events import Event
@@ -203,11 +203,11 @@ class Metering:
         if why is not None:
             return skipped(why)
         if self._failure is not None or name not in self._runs:
-            return Reading(None, Mark.ERROR, f"internal: {self._failure}")
+            return lost(f"internal: {self._failure}")
         meter, run = self.meters[name], self._runs[name]
-        lost = self._lost() if meter.plans else None
-        if lost is not None:
-            return Reading(None, Mark.ERROR, lost)
+        missing = self._missing() if meter.plans else None
+        if missing is not None:
+            return lost(missing)
         end = run.end
         end.status, (end.content_type, end.headers) = self._status, self._head
         end.response_bytes = self.decoded_bytes
@@ -223,7 +223,7 @@ class Metering:
             return "status"
         return None
 
-    def _lost(self) -> str | None:
+    def _missing(self) -> str | None:
         """Why what the slots saw is not the whole answer."""
         tap = self._tap
         if tap is None:
@@ -241,7 +241,7 @@ class Metering:
     def reading_so_far(self, name: str) -> Reading:
         """What a meter (context LIVE) says of the stream until now."""
         if self._failure is not None or name not in self._runs:
-            return Reading(None, Mark.ERROR, f"internal: {self._failure}")
+            return lost(f"internal: {self._failure}")
         return self.meters[name].evaluate(self._runs[name])
 
     def usage_so_far(self) -> Mapping[str, Any] | None:

@@ -6,7 +6,7 @@ The rule: a context lists what it may read and what it must give; one checker se
 from dataclasses import dataclass
 from enum import StrEnum
 
-from gatekeeper.meters.kinds import ANY, BODY, EVENT, LIST, MAP, NUMBER, TEXT, Kind, Phase, Shape, Type, stream
+from gatekeeper.meters.kinds import ANY, BODY, EVENT, MAP, NUMBER, TEXT, Kind, Phase, Shape, Type, stream
 
 
 class Context(StrEnum):
@@ -105,15 +105,3 @@ KNOWN_ELSEWHERE = {
     "respBytes": "responseBytes", "event": "events", "statusCode": "status", "duration": "durationMs",
     "undefined": "null", "None": "null", "True": "true", "False": "false",
 }  # fmt: skip
-
-__all__ = [
-    "CONTEXTS",
-    "KNOWN_ELSEWHERE",
-    "LIST",
-    "NAMES",
-    "RESPONSE_NAMES",
-    "SECRET_HEADERS",
-    "Context",
-    "Given",
-    "Rules",
-]

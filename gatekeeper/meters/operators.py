@@ -175,6 +175,3 @@ def tests_null(node: tree.Node) -> bool:
         case tree.Call(name="has"):
             return True
     return False
-
-
-__all__ = ["ANY", "Operators", "compiled_pattern", "tests_null"]

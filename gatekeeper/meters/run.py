@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from gatekeeper.meters.slots import Slot
 
 # Items of lists that one evaluation may walk: a response of some thousand items passes, nested ranges do not (Law 3).
-STEPS_MAX = 100_000
+STEPS_MAX = 50_000
 # Shorter values are not counted: nearly all of them.
 _FREE_SIZE = 64
 # The frame's first place holds the request; variables follow.

@@ -78,19 +78,21 @@ class Slot:
         """The next event or line."""
         if self.error is not None or self.fold.done:
             return
-        if self._looks:
-            raw = item.raw
-            for needle, escape in self._looks:
-                if needle in raw or escape in raw:
-                    break
-            else:
-                # No path can be there: what the function gives for null, without looking at the JSON.
-                if self._absent is NEUTRAL or self._passes_by():
-                    return
         try:
+            if self._looks:
+                raw = item.raw
+                for needle, escape in self._looks:
+                    if needle in raw or escape in raw:
+                        break
+                else:
+                    # No path can be there: what the function gives for null, without looking at the JSON.
+                    if self._absent is NEUTRAL or self._passes_by():
+                        return
             self._take(item)
         except Unmeasurable as problem:
             self.error = str(problem)
+        except Exception as problem:  # noqa: BLE001 - the seam of Law 3: other slots go on
+            self.error = f"internal: {type(problem).__name__}"
 
     def _passes_by(self) -> bool:
         """Whether the event could be taken unread."""

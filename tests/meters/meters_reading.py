@@ -1,10 +1,11 @@
 """How these tests read a response: one expression, one body, in pieces of any size."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from gatekeeper.meters import Context, Metering, Outcome, Reading, RequestView, compile_meter
+from gatekeeper.meters import Context, Meter, Metering, Outcome, Reading, RequestView, compile_meter
 
 SSE = "text/event-stream"
 FIXTURES = Path(__file__).resolve().parents[2].parent / "shared" / "fixtures"
@@ -27,6 +28,12 @@ def pieces(body: bytes, sizes: Sequence[int]) -> list[bytes]:
     return made
 
 
+@lru_cache(maxsize=64)
+def compiled(expression: str, context: Context, buffer_bytes_max: int) -> Meter:
+    """Most tests read with one expression several times."""
+    return compile_meter(expression, context=context, buffer_bytes_max=buffer_bytes_max)
+
+
 def read(
     expression: str,
     body: bytes = b"",
@@ -43,7 +50,7 @@ def read(
     **how: Any,
 ) -> Reading:
     """What the expression says of a response."""
-    meter = compile_meter(expression, context=context, buffer_bytes_max=buffer_bytes_max)
+    meter = compiled(expression, context, buffer_bytes_max)
     metering = Metering({"m": meter}, request or RequestView(), **how)
     metering.begin(status, content_type, encoding, headers or {"content-type": content_type})
     for piece in pieces(body, sizes):

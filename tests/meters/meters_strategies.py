@@ -43,7 +43,7 @@ READS = (
     "request.n", "request.x", "model", "requestBytes", "responseBytes", "json(allData).n", "outcome", "durationMs",
     "json(sseLastData(allData)).usage.total_tokens", "sseLastData(allData)", "len(allData)", "len(response.x)",
     "allData contains 'total_tokens'", "sum(response.x, .n)", "count(response.x)", "response.x[-1].n",
-    "map([0, 1], i => events[0].json.x[i].n)", "sum([1, 2], i => i * (count(events) ?? 0))", "map(response.x, i => i.n)",
+    "map([0, 1], i => events[0].json.x[i].n)", "sum([1, 2], i => i * count(events))", "map(response.x, i => i.n)",
     "sum([1, 2], i => (response.x[i].n ?? 0) + (request.x[i].n ?? 0))", "map(request.x, x => x.n + response.n)",
     "sum(events, e => sum(e.json.x, x => x.n * e.index))", "count(events, e => any(e.json.x, .n == e.json.n))",
     "let r = response; r.n + len(r.x)", "let k = request.n; sum(events, .json.n * k)", "len(sseLastData(allData))",

@@ -55,6 +55,13 @@ def test_a_failed_stream_is_replayed_as_failed():
     assert (again.units, again.source, again.note) == (0, Mark.DEFAULT, "upstream_error")
 
 
+def test_a_lost_reading_is_replayed_as_lost():
+    reading = read("usage().total", b"no gzip", encoding="gzip", context=Context.METER)
+    assert reading.source is Mark.ERROR
+    again = compile_meter("usage().total").replay(json.loads(json.dumps(reading.evidence)))
+    assert (again.units, again.source, again.note) == (None, Mark.ERROR, reading.note)
+
+
 def test_evidence_of_another_meter_is_an_error():
     reading = compile_meter("usage().total").replay({"count(events)": 3})
     assert reading.source is Mark.ERROR

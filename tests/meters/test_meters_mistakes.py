@@ -28,6 +28,10 @@ def test_the_gallery_is_not_empty():
 def test_a_mistake_stands_in_the_source_that_was_given():
     _, mistakes = check_expression("usge()", source=Source("usge()", "gateway.toml"))
     assert mistakes[0].render().startswith("gateway.toml:1:1: error: ")
+    outer = Source('[[routes]]\nmeter = "usge()"\n', "gateway.toml")
+    meter, mistakes = check_expression("usge()", source=outer)
+    assert meter is None
+    assert mistakes[0].render().startswith("gateway.toml:2:10: error: ")
 
 
 def test_compiling_raises_all_errors_and_no_warnings():

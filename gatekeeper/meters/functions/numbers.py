@@ -169,5 +169,3 @@ FUNCTIONS = (
         run=tier,
     ),
 )
-
-__all__ = ["FUNCTIONS", "contained", "largest", "smallest", "tier", "to_number"]

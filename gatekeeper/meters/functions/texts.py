@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote_plus, unquote_plus
 
 from gatekeeper.meters.functions.spec import Function, ex
-from gatekeeper.meters.kinds import BOOL, LIST, NUMBER, TEXT, Kind, Type
+from gatekeeper.meters.kinds import NUMBER, TEXT, Kind, Type
 from gatekeeper.meters.values import Unmeasurable, decimal_text, grown, json_of, json_text, kind, number
 
 T, A = Kind.TEXT, Kind.ANY
@@ -208,5 +208,3 @@ FUNCTIONS = (
         more=(T,),
     ),
 )
-
-__all__ = ["BOOL", "FUNCTIONS", "LIST", "octets", "to_text"]
