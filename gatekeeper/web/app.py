@@ -58,6 +58,8 @@ class Application(Starlette):
             lifespan=lifespan,
             exception_handlers={Refusal: _refused, Fault: _faulted, Exception: _failed},
         )
+        # What is no path at all: `OPTIONS *`.
+        self.router.default = _Unknown()
         self._calls = parts.calls
         self._accepting = parts.accepting
 

@@ -24,12 +24,12 @@ log = logging.getLogger("gatekeeper.web")
 class AsgiCaller:
     """The client's side of one call, over ASGI (implements ``proxy.call.Caller``)."""
 
-    __slots__ = ("_body_read", "_on_gone", "_receive", "_send", "_watcher", "ended", "started")
+    __slots__ = ("_on_gone", "_receive", "_send", "_watcher", "body_read", "ended", "started")
 
     def __init__(self, receive: Receive, send: Send, *, has_body: bool) -> None:
         self._receive = receive
         self._send = send
-        self._body_read = not has_body
+        self.body_read = not has_body
         self._on_gone: Callable[[], None] | None = None
         self._watcher: asyncio.Task[None] | None = None
         self.started = False
@@ -37,11 +37,11 @@ class AsgiCaller:
 
     async def body(self) -> AsyncGenerator[bytes, None]:
         """The request body in pieces. Raises CallerGone."""
-        while not self._body_read:
+        while not self.body_read:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 raise CallerGone("the client hung up before its request was complete")
-            self._body_read = not message.get("more_body", False)
+            self.body_read = not message.get("more_body", False)
             if piece := message.get("body", b""):
                 yield piece
         if self._on_gone is not None:
@@ -64,7 +64,7 @@ class AsgiCaller:
     def watch(self, on_gone: Callable[[], None]) -> None:
         """One ``receive`` waits for the disconnect, also before the first token; after a streamed upload only."""
         self._on_gone = on_gone
-        if self._body_read:
+        if self.body_read:
             self._start_watching()
 
     def unwatch(self) -> None:
@@ -157,6 +157,9 @@ def _raw_path(scope: Scope) -> bytes:
 
 async def _answer(caller: AsgiCaller, refusal: Refusal, call: Call) -> None:
     status, headers, body = problem(refusal, call.route.dialect, call.id)
+    if not caller.body_read and call.header(b"expect") is not None:
+        # Whoever waits for the 100 may send its body now or not: only a new connection is clear (RFC 9110 10.1.1).
+        headers.append((b"connection", b"close"))
     await caller.start(status, [*headers, (b"content-length", str(len(body)).encode("ascii"))])
     await caller.end(b"" if call.method == "HEAD" else body)
 

@@ -18,6 +18,8 @@ from gatekeeper.web.problems import problem
 _READ_BYTES = 256 * 1024
 # Slower than this no head arrives but on purpose.
 HEAD_TIMEOUT_S = 60.0
+# A client that takes nothing for so long holds a connection upstream that others need.
+STALLED_TIMEOUT_S = 300.0
 # Clients that pipeline send a few; with more waiting the socket is not read until one is answered.
 PIPELINED_MAX = 8
 
@@ -35,6 +37,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._resumes = False
         self._running: RequestResponseCycle | None = None
         self._late: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A connection on which nothing is ever asked is idle from its first moment."""
@@ -44,6 +47,7 @@ class GatewayProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the call that is being answered; uvicorn tells only the one that was read last."""
         self._stop_clock()
+        self._moves()
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()
@@ -68,6 +72,22 @@ class GatewayProtocol(HttpToolsProtocol):
                 self._refuse(Refusal(Code.HEADERS_TOO_LARGE))
         if self._in_head and self._late is None:
             self._late = self.loop.call_later(HEAD_TIMEOUT_S, self.timeout_keep_alive_handler)
+
+    def pause_writing(self) -> None:
+        """The client reads more slowly than we write."""
+        super().pause_writing()
+        if self._stalled is None:
+            self._stalled = self.loop.call_later(STALLED_TIMEOUT_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client has read."""
+        self._moves()
+        super().resume_writing()
+
+    def _moves(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
 
     def _feed(self, data: bytes) -> None:
         try:

@@ -162,6 +162,7 @@ class FakeUpstream:
         self.answers: list[FakeIncoming | BaseException] = []
         self.asked: list[Outgoing] = []
         self.uploaded: list[bytes] = []
+        self.entered = 0
         self.left = 0
 
     @asynccontextmanager
@@ -174,6 +175,7 @@ class FakeUpstream:
         answer = self.answers.pop(0)
         if isinstance(answer, BaseException):
             raise answer
+        self.entered += 1
         try:
             yield answer
         finally:
@@ -259,7 +261,7 @@ upstream = "origin"
         self.proxy = Proxy(admission, self.upstream, self.settler, self.pulse, self.clock)
 
     def call(self, body: bytes, *headers: tuple[bytes, bytes], method: str = "POST", call_id: str = "call_1") -> Call:
-        given = [(b"content-type", b"application/json"), *headers] if headers or body else list(headers)
+        given = list(headers) or [(b"content-type", b"application/json")]
         if body and not any(name == b"content-length" for name, _ in headers):
             given.append((b"content-length", str(len(body)).encode()))
         return Call(
