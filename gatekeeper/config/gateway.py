@@ -11,7 +11,9 @@ from pathlib import Path
 from gatekeeper.diagnostics import Mistake, Source, Span
 from gatekeeper.meters import Meter
 from gatekeeper.meters.reading import Mark
+from gatekeeper.rules.declared import DeclaredLimit, DeclaredRate
 from gatekeeper.rules.plans import Plan
+from gatekeeper.rules.prices import PriceOverride, TokenPrice
 from gatekeeper.rules.routing import Pattern, Router
 
 
@@ -78,6 +80,13 @@ class UpstreamConfig:
     tls_verify: bool = True
     ca_file: Path | None = None
 
+    @property
+    def url(self) -> str:
+        """The base URL without a usual port, for price lists, which know providers by it. It holds no secret."""
+        usual = {"http": 80, "https": 443}.get(self.scheme)
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}{'' if self.port == usual else f':{self.port}'}{self.base_path}"
+
 
 class Dialect(StrEnum):
     """Whose SDK talks on a route: decides the shape of our own errors and what is injected."""
@@ -107,6 +116,14 @@ class OnDisconnect(StrEnum):
 
     CANCEL = "cancel"
     DRAIN = "drain"
+
+
+class HoldKind(StrEnum):
+    """What a stream holds when it is admitted. INCREMENTAL: the input and a first slice of output, extended while it
+    runs. WORST_CASE: all that it may cost, for models that think invisibly."""
+
+    INCREMENTAL = "incremental"
+    WORST_CASE = "worst_case"
 
 
 class Variable(StrEnum):
@@ -179,6 +196,14 @@ class Route:
     unmeasured: Unmeasured = Unmeasured.ESTIMATE
     unmeasured_default: Decimal = Decimal(1)
     on_disconnect: OnDisconnect = OnDisconnect.CANCEL
+    # A drained stream is read for so long and so many output tokens at most: nobody reads what it costs.
+    drain_s: float = 60.0
+    drain_tokens_max: int = 4_096
+    # Calls that are not streamed hold the worst case whatever this says: they cannot be extended.
+    hold: HoldKind = HoldKind.INCREMENTAL
+    # Output tokens of the first hold and of each extension: small slices ask the ledger often, large ones keep more
+    # from other calls.
+    hold_slice_tokens: int = 512
     request_bytes_max: int = 32 * 1024 * 1024
     # Bound of the output where the request names none (max_tokens and its spellings).
     output_tokens_max: int = 4_096
@@ -190,6 +215,22 @@ class Route:
     # What GET /v1/models lists for this route; a list, not a restriction (keys have scopes for that).
     models: tuple[str, ...] = ()
     examples: tuple[RouteExample, ...] = ()
+
+
+class LedgerFailure(StrEnum):
+    """What becomes of new calls while the ledger is away. CLOSED: refused. OPEN: a few of each key pass, counted and
+    settled later."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+
+
+class Unpriced(StrEnum):
+    """What becomes of a call that meets a dollar limit while nobody knows the price of its model."""
+
+    REFUSE = "refuse"
+    ALLOW = "allow"
+    CEILING = "ceiling"
 
 
 class Durability(StrEnum):
@@ -229,6 +270,17 @@ class LedgerConfig:
     hold_ttl_s: float = 30.0
     heartbeat_s: float = 5.0
     settle_wait_s: float = 10.0
+    on_ledger_failure: LedgerFailure = LedgerFailure.CLOSED
+    # So many calls of one key are admitted unseen while the ledger is away; 0 unless on_ledger_failure is OPEN.
+    open_calls_max: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CostsConfig:
+    """``ceiling`` is set where ``unpriced`` is CEILING: what is taken for the price of a model that has none."""
+
+    unpriced: Unpriced = Unpriced.REFUSE
+    ceiling: TokenPrice | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +293,8 @@ class KeysConfig:
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """Everything that was configured. ``database_url`` is ``sqlite:///path`` or ``postgresql://...`` (it may hold a
+    """Everything that was configured. ``limits`` and ``rates`` hold beside those of the plans, ``prices`` stand in the
+    order in which a PriceBook asks. ``database_url`` is ``sqlite:///path`` or ``postgresql://...`` (it may hold a
     password, hence a Secret). ``generation`` is a digest of the files and variables it was read from."""
 
     server: ServerConfig
@@ -252,5 +305,9 @@ class Gateway:
     keys: KeysConfig = KeysConfig()
     ledger: LedgerConfig = LedgerConfig()
     admin_key: Secret | None = None
+    limits: tuple[DeclaredLimit, ...] = ()
+    rates: tuple[DeclaredRate, ...] = ()
+    prices: tuple[PriceOverride, ...] = ()
+    costs: CostsConfig = CostsConfig()
     warnings: tuple[Mistake, ...] = ()
     generation: str = ""

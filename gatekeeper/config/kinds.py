@@ -25,7 +25,7 @@ _SECONDS = {
     "h": Decimal(3_600),
     "d": Decimal(86_400),
 }
-_NUMBER = re.compile(r"[+-]?\d{1,19}(?:\.\d{1,19})?")
+_NUMBER = re.compile(r"[+-]?[0-9]{1,19}(?:\.[0-9]{1,19})?")
 
 
 def text(cell: Cell) -> str:

@@ -7,16 +7,20 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path, PurePath
 
+from gatekeeper.config.budgets import with_budgets
 from gatekeeper.config.dotenv import read_dotenv
 from gatekeeper.config.gateway import Gateway
 from gatekeeper.config.kinds import text as text_kind
+from gatekeeper.config.limits import Names, check_meter, read_limits
 from gatekeeper.config.plans import read_plan, warn_of_dear_overage
-from gatekeeper.config.reading import TomlFile
+from gatekeeper.config.prices import read_costs, read_prices
+from gatekeeper.config.reading import Table, TomlFile
 from gatekeeper.config.routes import Around, read_routes
 from gatekeeper.config.settings import read_admin, read_database, read_keys, read_ledger, read_server
 from gatekeeper.config.upstreams import read_upstreams
 from gatekeeper.config.variables import Variables
 from gatekeeper.diagnostics import Mistake, Mistakes, Severity, Source, Span
+from gatekeeper.rules.plans import Plan
 from gatekeeper.rules.routing import Router
 
 # Written by people; more is a wrong file (a database, a log) and would be slow to complain about.
@@ -80,6 +84,12 @@ def _gateway(
     keys = read_keys(top.table("keys"), server, frozenset(read))
     upstreams = read_upstreams(top, variables, directory)
     routes = read_routes(top, Around(upstreams, variables, directory))
+    meters = frozenset(name for route in routes for name in route.meters)
+    names = Names({route.name for route in routes}, plans=frozenset(read), meters=meters)
+    limits, rates = read_limits(top, names)
+    limits = with_budgets(limits, variables, outside)
+    _check_plan_meters(plans, plan_files, meters)
+    prices, costs = read_prices(top, upstreams), read_costs(top.table("costs"))
     top.finish()
     mistakes = _in_order(outside, file, plan_files)
     if any(mistake.severity is Severity.ERROR for mistake in mistakes):
@@ -93,9 +103,21 @@ def _gateway(
         keys=keys,
         ledger=ledger,
         admin_key=admin_key,
+        limits=limits,
+        rates=rates,
+        prices=prices,
+        costs=costs,
         warnings=mistakes,
         generation=_generation(text, plan_texts, variables),
     )
+
+
+def _check_plan_meters(plans: Mapping[str, Plan], files: Mapping[str, TomlFile], meters: frozenset[str]) -> None:
+    for plan_id, plan in plans.items():
+        counted = [("limits", number, limit.dimension) for number, limit in enumerate(plan.limits)]
+        counted += [("rates", number, rate.dimension) for number, rate in enumerate(plan.rates)]
+        for key, number, dimension in counted:
+            check_meter(Table(files[plan_id], (key, number), {}), dimension, meters)
 
 
 def _in_order(outside: list[Mistake], file: TomlFile, plans: Mapping[str, TomlFile]) -> tuple[Mistake, ...]:

@@ -10,9 +10,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
-from gatekeeper.config.gateway import Dialect, InjectUsage, OnDisconnect, Route, Unmeasured, UpstreamConfig
+from gatekeeper.config.gateway import Dialect, HoldKind, InjectUsage, OnDisconnect, Route, Unmeasured, UpstreamConfig
 from gatekeeper.config.headers import header_name, removed, set_headers
-from gatekeeper.config.kinds import choice, figure, flag, many, text, whole, word
+from gatekeeper.config.kinds import choice, figure, flag, many, seconds, text, whole, word
 from gatekeeper.config.reading import Cell, Kind, Reported, Table, TomlFile, Wrong, read_cell
 from gatekeeper.config.reserved import shadowed
 from gatekeeper.config.route_examples import read_examples
@@ -28,8 +28,12 @@ DEFAULTABLE = (
     "buffer_bytes_max",
     "charge_errors",
     "dialect",
+    "drain_s",
+    "drain_tokens_max",
     "estimate",
     "free",
+    "hold",
+    "hold_slice_tokens",
     "host",
     "inject_usage",
     "input_tokens_max",
@@ -130,6 +134,11 @@ def _route(table: Table, number: int, around: Around, claims: list[Claim]) -> Ro
         unmeasured=table.take("unmeasured", choice(Unmeasured), Unmeasured.ESTIMATE),
         unmeasured_default=table.take("unmeasured_default", figure("a number of units"), Decimal(1)),
         on_disconnect=table.take("on_disconnect", choice(OnDisconnect), OnDisconnect.CANCEL),
+        drain_s=table.take("drain_s", seconds, 60.0),
+        drain_tokens_max=table.take("drain_tokens_max", _TOKENS, 4_096),
+        hold=table.take("hold", choice(HoldKind), HoldKind.INCREMENTAL),
+        # Below 16 tokens a fast stream would wait for the ledger at every other event.
+        hold_slice_tokens=table.take("hold_slice_tokens", whole(16, 1_000_000), 512),
         request_bytes_max=table.take("request_bytes_max", whole(1, 1 << 30), 32 << 20),
         output_tokens_max=table.take("output_tokens_max", whole(1, 100_000_000), 4_096),
         input_tokens_max=table.take("input_tokens_max", _TOKENS, None),

@@ -3,8 +3,9 @@
 The rule: a message names the variable and never its value. ``${NAME:-default}`` has a default, ``$$`` is one dollar
 sign. As in a shell, a variable that is empty counts as not set.
 
-Overriding now: PORT, DATABASE_URL, ADMIN_API_KEY. The variables of rooms that are not built yet (JWT_SECRET,
-STRIPE_*, *_BUDGET*) are not read and do no harm.
+Overriding now: PORT, DATABASE_URL, ADMIN_API_KEY, GLOBAL_BUDGET_CENTS, DEFAULT_USER_BUDGET_CENTS,
+DEFAULT_AGENT_BUDGET_CENTS, DEFAULT_DAILY_BUDGET. The variables of rooms that are not built yet (JWT_SECRET, STRIPE_*)
+are not read and do no harm.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Whether one call may be admitted: all its stock and rate lines fit, or nothing is held.
+"""Whether one call may be admitted, or go on: all its stock and rate lines fit, or nothing (more) is held.
 
 The law: a grant never makes ``used + held`` pass the cap of a block limit, and it gives the most output that fits.
 A cap of None is unlimited, a cap of 0 is none. A limit that is used up admits nothing at all, not even a call that
@@ -6,11 +6,12 @@ promises to take nothing: that promise is an estimate. Warn, soft and overage li
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from gatekeeper.errors import LimitState
 from gatekeeper.rules import rates as buckets_of
-from gatekeeper.rules.holds import HeldLine, HeldRate, Hold
+from gatekeeper.rules.holds import HeldRate, Hold, held_lines
 from gatekeeper.rules.limits import (
     BucketKey,
     BucketRow,
@@ -25,15 +26,17 @@ from gatekeeper.rules.limits import (
 )
 from gatekeeper.rules.rates import INT64_MAX
 
+_ZEROS = CounterRow()
+_EMPTY = BucketRow()
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+
+class Decision(NamedTuple):
     """The answer, and what it changes: the hold to store and the rows to write. A denial changes nothing."""
 
     verdict: Granted | Denied
     hold: Hold | None = None
-    counters: Mapping[CounterKey, CounterRow] = field(default_factory=dict)
-    buckets: Mapping[BucketKey, BucketRow] = field(default_factory=dict)
+    counters: Mapping[CounterKey, CounterRow] = MappingProxyType({})
+    buckets: Mapping[BucketKey, BucketRow] = MappingProxyType({})
 
 
 def decide(
@@ -56,49 +59,93 @@ def decide(
     """
     _check(stock, rates, output_tokens, output_tokens_min)
     clock_ms = now_ms if rates_now_ms is None else rates_now_ms
-    counters = {line.key: counters.get(line.key, CounterRow()) for line in stock}
-    buckets = {line.key: buckets.get(line.key, BucketRow()) for line in rates}
-    groups = _by_key(stock)
     granted = output_tokens
     denied: list[Denied] = []
+    groups = _twins(stock)
     for line in stock:
-        fits = min(_most_output(twin, _room(line, counters[line.key])) for twin in groups[line.key])
-        if fits < output_tokens_min or _is_used_up(line, counters[line.key]):
-            least = max(twin.amount(output_tokens_min) for twin in groups[line.key])
-            denied.append(_denied_stock(line, counters[line.key], least, now_ms))
-        granted = min(granted, fits)
+        row = counters.get(line.key, _ZEROS)
+        cap = _limiting_cap(line)
+        room = cap - row.used - row.held
+        fits = _most_output(line, room) if groups is None else min(_most_output(one, room) for one in groups[line.key])
+        if fits < output_tokens_min or row.used >= cap:
+            least = max(twin.amount(output_tokens_min) for twin in ([line] if groups is None else groups[line.key]))
+            denied.append(_denied_stock(line, row, least, now_ms))
+        elif fits < granted:
+            granted = fits
     merged = _merged(rates)
-    denied += [found for line in merged if (found := _denied_rate(line, buckets[line.key], clock_ms)) is not None]
-    if denied:
-        return Decision(max(denied, key=_wait))
-    held = tuple(
-        HeldLine(key, lines[0].limit, lines[0].cap, _mode(lines), max(line.amount(granted) for line in lines))
-        for key, lines in groups.items()
-    )
-    changed = {mine.key: CounterRow(counters[mine.key].used, counters[mine.key].held + mine.amount) for mine in held}
     charged: dict[BucketKey, BucketRow] = {}
     for rate in merged:
-        row = buckets_of.charge(buckets[rate.key], rate, clock_ms)
-        assert row is not None, rate
-        charged[rate.key] = row
+        bucket = buckets.get(rate.key, _EMPTY)
+        after = buckets_of.charge(bucket, rate, clock_ms) if buckets_of.passes(rate) else None
+        if after is None:
+            denied.append(_denied_rate(rate, bucket, clock_ms))
+        else:
+            charged[rate.key] = after
+    if denied:
+        return Decision(max(denied, key=_wait))
+    held = held_lines(stock, granted)
+    changed: dict[CounterKey, CounterRow] = {}
+    for mine in held:
+        row = counters.get(mine.key, _ZEROS)
+        changed[mine.key] = CounterRow(row.used, row.held + mine.amount)
     return Decision(
         Granted(granted, stock_states(stock, changed), rate_states(rates, charged, clock_ms)),
-        Hold(held, tuple(HeldRate(rate.key, rate.limit, rate.cap, buckets_of.wanted(rate)) for rate in merged)),
+        Hold(
+            held,
+            tuple([HeldRate(rate.key, rate.limit, rate.cap, buckets_of.wanted(rate)) for rate in merged]),
+            tuple(stock),
+        ),
         changed,
         charged,
     )
 
 
+def extend(
+    stock: Sequence[StockLine],
+    granted: int,
+    output_tokens: int,
+    output_tokens_min: int,
+    counters: Mapping[CounterKey, CounterRow],
+    now_ms: int,
+) -> Decision:
+    """Hold for as many of ``output_tokens`` as fit on top of the ``granted`` ones, at least ``output_tokens_min``.
+
+    ``stock`` is what the hold was ordered with; ``counters`` hold it. A limit that needs no more for more output cuts
+    nothing, however much of it is used. Raises ValueError for figures that cannot be.
+    """
+    _check(stock, (), output_tokens, output_tokens_min)
+    more = output_tokens
+    denied: list[Denied] = []
+    own = {line.key: line.amount for line in held_lines(stock, granted)}
+    groups = _twins(stock)
+    for line in stock:
+        row, twins = counters.get(line.key, _ZEROS), (line,) if groups is None else groups[line.key]
+        room = own[line.key] + max(0, _limiting_cap(line) - row.used - row.held)
+        fits = min(_most_output(twin, room) for twin in twins) - granted
+        if fits < output_tokens_min:
+            least = max(twin.amount(granted + output_tokens_min) for twin in twins)
+            denied.append(_denied_stock(line, row, least, now_ms, own[line.key]))
+        more = min(more, fits)
+    if denied:
+        return Decision(max(denied, key=_wait))
+    held = held_lines(stock, granted + more)
+    changed: dict[CounterKey, CounterRow] = {}
+    for mine in held:
+        row = counters.get(mine.key, _ZEROS)
+        changed[mine.key] = CounterRow(row.used, row.held - own[mine.key] + mine.amount)
+    return Decision(Granted(more, stock_states(stock, changed)), Hold(held, (), tuple(stock)), changed)
+
+
 def stock_states(lines: Iterable[StockLine], counters: Mapping[CounterKey, CounterRow]) -> tuple[LimitState, ...]:
     """Each line's limit as its counter stands."""
-    return tuple(_stock_state(line, counters.get(line.key, CounterRow())) for line in lines)
+    return tuple([_stock_state(line, counters.get(line.key, _ZEROS)) for line in lines])
 
 
 def rate_states(
     lines: Iterable[RateLine], buckets: Mapping[BucketKey, BucketRow], now_ms: int
 ) -> tuple[LimitState, ...]:
     """Each line's rate as its bucket stands at ``now_ms``."""
-    return tuple(buckets_of.state(line, buckets.get(line.key, BucketRow()), now_ms) for line in lines)
+    return tuple([buckets_of.state(line, buckets.get(line.key, _EMPTY), now_ms) for line in lines])
 
 
 def _check(stock: Sequence[StockLine], rates: Sequence[RateLine], wanted: int, least: int) -> None:
@@ -112,15 +159,20 @@ def _check(stock: Sequence[StockLine], rates: Sequence[RateLine], wanted: int, l
             raise ValueError(f"a negative figure in {rate}")
 
 
-def _by_key(stock: Sequence[StockLine]) -> dict[CounterKey, list[StockLine]]:
+def _twins(stock: Sequence[StockLine]) -> dict[CounterKey, list[StockLine]] | None:
+    """The lines of each row; None where no two share one, which is the usual case."""
+    if len({line.key for line in stock}) == len(stock):
+        return None
     groups: dict[CounterKey, list[StockLine]] = {}
     for line in stock:
         groups.setdefault(line.key, []).append(line)
     return groups
 
 
-def _merged(rates: Sequence[RateLine]) -> list[RateLine]:
+def _merged(rates: Sequence[RateLine]) -> Sequence[RateLine]:
     """One line for each bucket: where two share one, the smaller cap and the larger amounts."""
+    if len({line.key for line in rates}) == len(rates):
+        return rates
     merged: dict[BucketKey, RateLine] = {}
     for line in rates:
         twin = merged.get(line.key, line)
@@ -131,23 +183,10 @@ def _merged(rates: Sequence[RateLine]) -> list[RateLine]:
     return list(merged.values())
 
 
-def _mode(lines: Sequence[StockLine]) -> Mode:
-    """The mode under which a shared counter is held: overage is what prices it, block is what refuses."""
-    modes = {line.mode for line in lines}
-    return next((mode for mode in (Mode.OVERAGE, Mode.BLOCK) if mode in modes), lines[0].mode)
-
-
 def _limiting_cap(line: StockLine) -> int:
     """What the counter may grow to: the cap where it blocks, and never more than the database can store."""
-    return min(line.cap, INT64_MAX) if line.cap is not None and line.mode is Mode.BLOCK else INT64_MAX
-
-
-def _room(line: StockLine, row: CounterRow) -> int:
-    return _limiting_cap(line) - row.used - row.held
-
-
-def _is_used_up(line: StockLine, row: CounterRow) -> bool:
-    return row.used >= _limiting_cap(line)
+    cap = line.cap
+    return INT64_MAX if cap is None or line.mode is not Mode.BLOCK or cap > INT64_MAX else cap
 
 
 def _most_output(line: StockLine, room: int) -> int:
@@ -162,10 +201,11 @@ def _stock_state(line: StockLine, row: CounterRow) -> LimitState:
     return LimitState(line.limit, key.scope, key.dimension, key.window, line.cap, row.used, row.held, line.ends_ms)
 
 
-def _denied_stock(line: StockLine, row: CounterRow, least: int, now_ms: int) -> Denied:
-    """USED: what was used leaves nothing. HELD: it would fit were nothing held. EXCEEDS_LIMIT: it would not."""
+def _denied_stock(line: StockLine, row: CounterRow, least: int, now_ms: int, own: int = 0) -> Denied:
+    """USED: what was used leaves nothing. HELD: it would fit were nothing held by others. EXCEEDS_LIMIT: it would not.
+    ``own`` is what the call itself holds of the ``least`` that it needs."""
     cap = _limiting_cap(line)
-    shortfall = max(0, row.used + row.held + least - cap)
+    shortfall = max(0, row.used + row.held - own + least - cap)
     if row.used < cap and row.used + least <= cap:
         return Denied(Reason.HELD, _stock_state(line, row), shortfall, 1)
     reason = Reason.USED if row.used >= cap else Reason.EXCEEDS_LIMIT
@@ -175,12 +215,10 @@ def _denied_stock(line: StockLine, row: CounterRow, least: int, now_ms: int) -> 
     return Denied(reason, _stock_state(line, row), shortfall, retry_s)
 
 
-def _denied_rate(line: RateLine, row: BucketRow, now_ms: int) -> Denied | None:
+def _denied_rate(line: RateLine, row: BucketRow, now_ms: int) -> Denied:
     if not buckets_of.passes(line):
         short = max(0, line.least - line.cap)
         return Denied(Reason.EXCEEDS_RATE, buckets_of.state(line, row, now_ms), short, None)
-    if buckets_of.charge(row, line, now_ms) is not None:
-        return None
     spent = buckets_of.decayed(row, line.cap, line.key.per_ms, now_ms)
     shortfall = spent + buckets_of.wanted(line) - line.cap
     wait_s = buckets_of.wait_s(row, line, now_ms)

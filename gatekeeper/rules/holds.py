@@ -4,9 +4,10 @@ The law: a counter's ``held`` is the sum of its open holds and its ``used`` the 
 A hold remembers its own lines, so a plan that changed in the meantime changes nothing for a call in flight.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
+from types import MappingProxyType
+from typing import NamedTuple
 
 from gatekeeper.rules import rates as buckets_of
 from gatekeeper.rules.limits import (
@@ -19,22 +20,21 @@ from gatekeeper.rules.limits import (
     CounterRow,
     Mode,
     Scope,
+    StockLine,
 )
 from gatekeeper.rules.plans import Plan
 
 
 class HoldState(StrEnum):
-    """OPEN holds amounts. RECOVERED was closed by the sweeper and may be corrected once by the true settle."""
+    """OPEN holds amounts. RECOVERED was closed by the sweeper and may be corrected once by the true settle. RELEASED
+    holds nothing (any more)."""
 
     OPEN = "open"
-    SETTLED = "settled"
     RELEASED = "released"
     RECOVERED = "recovered"
-    CORRECTED = "corrected"
 
 
-@dataclass(frozen=True, slots=True)
-class HeldLine:
+class HeldLine(NamedTuple):
     """``amount`` held on one stock counter; ``actual`` is what the call took in the end, None until it is known."""
 
     key: CounterKey
@@ -45,8 +45,7 @@ class HeldLine:
     actual: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class HeldRate:
+class HeldRate(NamedTuple):
     """``amount`` charged on one bucket of size ``cap``."""
 
     key: BucketKey
@@ -55,24 +54,39 @@ class HeldRate:
     amount: int
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """The lines of one call, one for each row."""
+class Hold(NamedTuple):
+    """The lines of one call, one for each row. ``stock`` is what was ordered: from it and the output tokens granted so
+    far follow the amounts of ``lines``, also after an extension."""
 
     lines: tuple[HeldLine, ...] = ()
     rates: tuple[HeldRate, ...] = ()
+    stock: tuple[StockLine, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(NamedTuple):
     """What the end of a call changes. ``charge_nano`` is this step's overage, negative only in a correction;
     ``overrun_micro`` is how far the units went past what a block limit had held for them."""
 
     hold: Hold
     counters: Mapping[CounterKey, CounterRow]
-    buckets: Mapping[BucketKey, BucketRow] = field(default_factory=dict)
+    buckets: Mapping[BucketKey, BucketRow] = MappingProxyType({})
     charge_nano: int = 0
     overrun_micro: int = 0
+
+
+def held_lines(stock: Iterable[StockLine], output_tokens: int) -> tuple[HeldLine, ...]:
+    """What so much output holds, one line for each row: lines of one order that share a row count once, with the
+    largest amount, under the mode that matters most (overage prices the row, block refuses)."""
+    held: dict[CounterKey, HeldLine] = {}
+    for line in stock:
+        key, mode, amount = line.key, line.mode, line.fixed + line.per_output * output_tokens
+        twin = held.get(key)
+        if twin is None:
+            held[key] = HeldLine(key, line.limit, line.cap, mode, amount)
+        else:
+            mode = next((one for one in (Mode.OVERAGE, Mode.BLOCK) if one in (twin.mode, mode)), twin.mode)
+            held[key] = twin._replace(mode=mode, amount=max(twin.amount, amount))
+    return tuple(held.values())
 
 
 def settle(
@@ -96,28 +110,31 @@ def settle(
     charge_nano = overrun_micro = 0
     quota = quota_line(hold, plan)
     for line in hold.lines:
-        taken = actual.get(line.key.dimension, 0)
+        key, limit, cap, mode, amount, counted = line
+        dimension = key.dimension
+        taken = actual.get(dimension, 0)
         if taken < 0:
-            raise ValueError(f"a call cannot take {taken} of {line.key.dimension}")
-        before = counters[line.key]
-        step = taken - (line.actual or 0)
-        after = CounterRow(before.used + step, before.held - (line.amount if is_open else 0))
-        assert after.used >= 0 and after.held >= 0, (line, before)
-        if after.used > buckets_of.INT64_MAX:
-            raise ValueError(f"the counter {line.key} would not fit 64 bits")
-        changed[line.key] = after
-        ended.append(HeldLine(line.key, line.limit, line.cap, line.mode, line.amount, taken))
+            raise ValueError(f"a call cannot take {taken} of {dimension}")
+        before = counters[key]
+        used = before.used + taken - (counted or 0)
+        held = before.held - amount if is_open else before.held
+        assert used >= 0 and held >= 0, (line, before)
+        if used > buckets_of.INT64_MAX:
+            raise ValueError(f"the counter {key} would not fit 64 bits")
+        changed[key] = CounterRow(used, held)
+        ended.append(HeldLine(key, limit, cap, mode, amount, taken))
         if line is quota and plan is not None:
-            charge_nano = plan.overage_nano(before.used, after.used)
-        if line.mode is Mode.BLOCK and line.key.dimension == UNITS and state is not HoldState.RELEASED:
-            overrun_micro = max(overrun_micro, taken - line.amount)
-    corrected = {
-        rate.key: buckets_of.correct(
-            buckets[rate.key], rate.cap, rate.key.per_ms, rate.amount, actual.get(rate.key.dimension, 0), now_ms
-        )
-        for rate in (hold.rates if is_open else ())
-    }
-    return Ending(Hold(tuple(ended), hold.rates), changed, corrected, charge_nano, overrun_micro)
+            charge_nano = plan.overage_nano(before.used, used)
+        if mode is Mode.BLOCK and dimension == UNITS and taken - amount > overrun_micro:
+            overrun_micro = taken - amount
+    if state is HoldState.RELEASED:
+        overrun_micro = 0
+    corrected: dict[BucketKey, BucketRow] = {}
+    if is_open:
+        for bucket, _, size, charged in hold.rates:
+            taken = actual.get(bucket.dimension, 0)
+            corrected[bucket] = buckets_of.correct(buckets[bucket], size, bucket.per_ms, charged, taken, now_ms)
+    return Ending(Hold(tuple(ended), hold.rates, hold.stock), changed, corrected, charge_nano, overrun_micro)
 
 
 def release(
@@ -156,5 +173,8 @@ def quota_line(hold: Hold, plan: Plan | None) -> HeldLine | None:
     quota = None if plan is None else plan.quota
     if quota is None or quota.mode is not Mode.OVERAGE:
         return None
-    mine = (Scope.CUSTOMER, quota.dimension, quota.window)
-    return next((line for line in hold.lines if (line.key.scope, line.key.dimension, line.key.window) == mine), None)
+    for line in hold.lines:
+        key = line.key
+        if key.window == quota.window and key.scope == Scope.CUSTOMER and key.dimension == quota.dimension:
+            return line
+    return None

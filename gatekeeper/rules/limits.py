@@ -5,7 +5,7 @@ All amounts are integers in the dimension's stored unit: millionths of a unit fo
 ``requests`` (one request = 1,000,000), nano-dollars for ``dollars``.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -125,16 +125,14 @@ class RateLine:
     least: int
 
 
-@dataclass(frozen=True, slots=True)
-class CounterRow:
+class CounterRow(NamedTuple):
     """A stock counter as stored."""
 
     used: int = 0
     held: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class BucketRow:
+class BucketRow(NamedTuple):
     """A leaky bucket as stored: ``spent`` at the instant ``at_ms``. It may be above the cap (a debt)."""
 
     spent: int = 0
@@ -151,8 +149,7 @@ class Reason(StrEnum):
     EXCEEDS_RATE = "exceeds_rate"
 
 
-@dataclass(frozen=True, slots=True)
-class Denied:
+class Denied(NamedTuple):
     """The order does not fit. Nothing was held. ``shortfall`` is what is missing, in the limit's stored unit."""
 
     reason: Reason
@@ -161,10 +158,9 @@ class Denied:
     retry_after_s: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Granted:
+class Granted(NamedTuple):
     """The order fits, with so many output tokens. ``stock`` and ``rates`` state each limit AFTER the hold."""
 
     output_tokens: int
-    stock: tuple[LimitState, ...] = field(default=())
-    rates: tuple[LimitState, ...] = field(default=())
+    stock: tuple[LimitState, ...] = ()
+    rates: tuple[LimitState, ...] = ()

@@ -14,8 +14,11 @@ _PERIODS = {1_000: "second", 60_000: "minute", 3_600_000: "hour", 86_400_000: "d
 
 def decayed(row: BucketRow, cap: int, per_ms: int, now_ms: int) -> int:
     """What is left in the bucket at ``now_ms``."""
-    elapsed_ms = max(0, now_ms - row.at_ms)
-    return max(0, row.spent - cap * elapsed_ms // per_ms)
+    spent, at_ms = row
+    if spent == 0 or now_ms <= at_ms:
+        return spent
+    spent -= cap * (now_ms - at_ms) // per_ms
+    return max(0, spent)
 
 
 def passes(line: RateLine) -> bool:
@@ -27,12 +30,12 @@ def charge(row: BucketRow, line: RateLine, now_ms: int) -> BucketRow | None:
     """The bucket with the line's amount in it; None when that does not fit now."""
     spent = decayed(row, line.cap, line.key.per_ms, now_ms) + wanted(line)
     # The time of the row never goes back: else a clock that does would drain the same span twice.
-    return BucketRow(spent, max(row.at_ms, now_ms)) if spent <= line.cap else None
+    return BucketRow(spent, max(now_ms, row.at_ms)) if spent <= line.cap else None
 
 
 def wanted(line: RateLine) -> int:
     """What the line charges at admission: its estimate, never more than an empty bucket takes."""
-    return min(line.amount, line.cap)
+    return min(line.cap, line.amount)
 
 
 def wait_s(row: BucketRow, line: RateLine, now_ms: int) -> int:
@@ -47,17 +50,19 @@ def correct(row: BucketRow, cap: int, per_ms: int, charged: int, actual: int, no
     """The bucket when the truth is known: ``actual - charged`` is added, down to 0. It may leave a debt above the cap,
     which delays the next call."""
     spent = decayed(row, cap, per_ms, now_ms) + actual - charged
-    return BucketRow(min(max(0, spent), INT64_MAX), max(row.at_ms, now_ms))
+    at_ms = max(now_ms, row.at_ms)
+    return BucketRow(0 if spent < 0 else min(spent, INT64_MAX), at_ms)
 
 
 def state(line: RateLine, row: BucketRow, now_ms: int) -> LimitState:
     """The limit as it stands at ``now_ms``; it "resets" when the bucket is empty."""
-    per_ms = line.key.per_ms
-    spent = decayed(row, line.cap, per_ms, now_ms)
-    empty_ms = max(row.at_ms, now_ms) + -(-spent * per_ms // line.cap) if line.cap else None
-    return LimitState(line.limit, line.key.scope, line.key.dimension, period(line.key), line.cap, spent, 0, empty_ms)
+    key, cap = line.key, line.cap
+    per_ms = key.per_ms
+    spent = decayed(row, cap, per_ms, now_ms)
+    empty_ms = (max(now_ms, row.at_ms)) + -(-spent * per_ms // cap) if cap else None
+    return LimitState(line.limit, key.scope, key.dimension, period(key), cap, spent, 0, empty_ms)
 
 
 def period(key: BucketKey) -> str:
     """The span of a rate in words: ``minute``, ``5000ms``."""
-    return _PERIODS.get(key.per_ms, f"{key.per_ms}ms")
+    return _PERIODS.get(key.per_ms) or f"{key.per_ms}ms"

@@ -7,6 +7,7 @@ asking anywhere inside a window gives the same bounds, across daylight saving, l
 from calendar import monthrange
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from gatekeeper.rules.limits import Window
@@ -15,6 +16,9 @@ HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
+# Billing periods have their customers' anchors: 5 MB at most, then it starts anew.
+_LAST_MAX = 20_000
+_LAST: dict[tuple[Window, str, int | None], tuple[int, int]] = {}
 
 
 def window_bounds(
@@ -26,8 +30,37 @@ def window_bounds(
     billing period starts at the anchor's day and time of day in ``zone``, or on the last day of a shorter month
     (Jan 31 -> Feb 28 -> Mar 31). Raises ValueError for a billing period without an anchor and for an unknown zone.
     """
-    if window is Window.TOTAL:
+    if window == Window.TOTAL:
         return 0, None
+    # Asked for every line of every call: the windows of one kind are a partition, so the one that was found last is
+    # found again for any instant inside it.
+    kind = (window, zone, anchor_ms)
+    last = _LAST.get(kind)
+    if last is not None and last[0] <= now_ms < last[1]:
+        return last
+    start, end = _bounds(window, now_ms, zone, anchor_ms)
+    if len(_LAST) >= _LAST_MAX:
+        _LAST.clear()
+    _LAST[kind] = start, end
+    return start, end
+
+
+def admitted_month(now_ms: int) -> str:
+    """The UTC month of an instant, ``YYYY-MM``. It is fixed when a call is admitted and stays with it."""
+    return utc_day(now_ms)[:-3]
+
+
+def utc_day(now_ms: int) -> str:
+    """The UTC day of an instant, ``YYYY-MM-DD``."""
+    return _day(now_ms // DAY_MS)
+
+
+@lru_cache(64)
+def _day(number: int) -> str:
+    return _utc(number * DAY_MS).strftime("%Y-%m-%d")
+
+
+def _bounds(window: Window, now_ms: int, zone: str, anchor_ms: int | None) -> tuple[int, int]:
     if window is Window.BILLING_PERIOD:
         if anchor_ms is None:
             raise ValueError("a billing period needs an anchor")
@@ -46,16 +79,6 @@ def window_bounds(
         first = today.replace(day=1)
         after = _month_later(first.year, first.month, 1, 1)
     return _instant(first, time(), found), _instant(after, time(), found)
-
-
-def admitted_month(now_ms: int) -> str:
-    """The UTC month of an instant, ``YYYY-MM``. It is fixed when a call is admitted and stays with it."""
-    return _utc(now_ms).strftime("%Y-%m")
-
-
-def utc_day(now_ms: int) -> str:
-    """The UTC day of an instant, ``YYYY-MM-DD``."""
-    return _utc(now_ms).strftime("%Y-%m-%d")
 
 
 def _zone(name: str) -> ZoneInfo:

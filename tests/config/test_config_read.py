@@ -228,8 +228,12 @@ def test_every_field_that_defaults_may_hold_reaches_a_route() -> None:
         "buffer_bytes_max": "1_000",
         "charge_errors": "true",
         "dialect": '"gemini"',
+        "drain_s": "0.5",
+        "drain_tokens_max": "0",
         "estimate": '"requestBytes"',
         "free": "true",
+        "hold": '"worst_case"',
+        "hold_slice_tokens": "16",
         "host": '"a.example.com"',
         "inject_usage": '"never"',
         "input_tokens_max": "9",
@@ -368,6 +372,7 @@ ODD = [
     "{}",
     "[{}]",
     "1979-05-27",
+    '"٣"',
     "'\x00'",
 ]
 

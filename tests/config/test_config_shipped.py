@@ -90,10 +90,34 @@ def test_each_upstream_gets_its_key_where_its_provider_wants_it(tmp_path: Path) 
     assert secrets == {"openai": "sk-openai", "anthropic": "sk-anthropic", "google": "AIza", "mistral": "mistral"}
 
 
+def commented_tables(lines: list[str]) -> list[range]:
+    """Where whole tables stand in comments: from their ``# [[name]]`` to the last comment line after it."""
+    starts = [number for number, line in enumerate(lines) if re.fullmatch(r"# \[\[[a-z.]+\]\]", line)]
+    plain = [number for number, line in enumerate(lines) if not line.startswith("#")]
+    return [range(start, min(number for number in plain if number > start)) for start in starts]
+
+
+def test_all_commented_tables_of_the_example_load_when_they_are_taken_in(tmp_path: Path) -> None:
+    lines = EXAMPLE.read_text(encoding="utf-8").split("\n")
+    tables = commented_tables(lines)
+    assert len(tables) == 5
+    inside = {number for table in tables for number in table}
+    text = "\n".join(line.removeprefix("# ") if number in inside else line for number, line in enumerate(lines))
+    gateway = installed(tmp_path, text)
+    assert [each.limit.name for each in gateway.limits] == [
+        "user-dollars-day",
+        "user-acme-alice-dollars-day",
+        "key-units-images-month",
+    ]
+    assert [each.limit.name for each in gateway.rates] == ["agent-requests-per-minute"]
+    assert [each.pattern for each in gateway.prices] == ["gpt-4o*", "*"]
+
+
 def test_every_commented_setting_of_the_example_loads_when_it_is_taken_in(tmp_path: Path) -> None:
     text = EXAMPLE.read_text(encoding="utf-8")
     lines = text.split("\n")
-    commented = [number for number, line in enumerate(lines) if re.match(r"# [a-z_]+ = ", line)]
+    whole = {number for table in commented_tables(lines) for number in table}
+    commented = [number for number, line in enumerate(lines) if re.match(r"# [a-z_]+ = ", line) and number not in whole]
     assert len(commented) >= 15
     for number in commented:
         setting = lines[number].removeprefix("# ")
@@ -108,6 +132,8 @@ def test_every_commented_setting_of_the_example_loads_when_it_is_taken_in(tmp_pa
             loaded = loaded.replace('# customer = "local"', 'customer = "local"')
         if key == "customer":
             loaded = loaded.replace('# mode = "none"', 'mode = "none"')
+        if key == "open_calls_max":
+            loaded = loaded.replace('on_ledger_failure = "closed"', 'on_ledger_failure = "open"')
         if key == "tls":
             loaded = loaded.replace("http://127.0.0.1:11434", "https://127.0.0.1:11434")
         try:

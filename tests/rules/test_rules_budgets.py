@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatekeeper.rules.budgets import decide
+from gatekeeper.rules.budgets import decide, extend
 from gatekeeper.rules.limits import (
     BucketKey,
     BucketRow,
@@ -176,3 +176,59 @@ def test_after_the_window_turned_a_call_that_was_told_to_wait_for_it_passes(stoc
     verdict = ask(*stock, counters=counters).verdict
     if isinstance(verdict, Denied) and verdict.retry_after_s is not None:
         assert isinstance(ask(*stock, now=NOW + verdict.retry_after_s * 1000).verdict, Granted)
+
+
+def test_an_extension_is_decided_on_top_of_what_the_call_holds_itself():
+    stock = (line(100, fixed=10, per_output=7), line(80, per_output=8, mode=Mode.WARN))
+    # 20 used, 45 held, of which 10 + 7 * 2 by the call itself; the twin holds 16 of the same.
+    decision = extend(stock, 2, 9, 1, {KEY: CounterRow(20, 45)}, NOW)
+    # 35 are left and 24 are its own: 59 hold 7 tokens of 7 on top of 10, and of 8 as well.
+    assert decision.verdict.output_tokens == 5
+    assert decision.counters == {KEY: CounterRow(20, 45 - 24 + 59)}
+    assert [state.held for state in decision.verdict.stock] == [80, 80]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason", "shortfall", "retry_s"),
+    [
+        (CounterRow(40, 60), Reason.HELD, 5, 1),
+        (CounterRow(90, 10), Reason.EXCEEDS_LIMIT, 5, 5),
+        (CounterRow(130, 10), Reason.USED, 45, 5),
+    ],
+)
+def test_a_denied_extension_says_what_is_missing_besides_its_own(row, reason, shortfall, retry_s):
+    verdict = extend((line(100, fixed=10, per_output=5),), 0, 1, 1, {KEY: row}, NOW).verdict
+    assert (verdict.reason, verdict.shortfall, verdict.retry_after_s) == (reason, shortfall, retry_s)
+
+
+@given(
+    st.lists(lines, max_size=4),
+    st.dictionaries(st.sampled_from("abc"), st.tuples(figures, figures)),
+    st.integers(0, 9),
+    st.integers(0, 20),
+    st.integers(0, 20),
+)
+def test_an_extension_is_the_most_that_fits(stock, rows, granted, one, other):
+    least, most = sorted((one, other))
+    own = {mine.key: max(twin.amount(granted) for twin in stock if twin.key == mine.key) for mine in stock}
+    others = {KEY._replace(subject=name): CounterRow(*row) for name, row in rows.items()}
+    counters = {key: CounterRow(*others.get(key, (0, 0))) for key in own}
+    counters = {key: CounterRow(row.used, row.held + own[key]) for key, row in counters.items()}
+
+    def fits(tokens):
+        for mine in stock:
+            grown = max(twin.amount(granted + tokens) for twin in stock if twin.key == mine.key) - own[mine.key]
+            row = counters[mine.key]
+            if grown and mine.mode is Mode.BLOCK and mine.cap is not None and row.used + row.held + grown > mine.cap:
+                return False
+        return True
+
+    best = max((tokens for tokens in range(least, most + 1) if fits(tokens)), default=None)
+    decision = extend(stock, granted, most, least, counters, NOW)
+    if best is None:
+        assert isinstance(decision.verdict, Denied)
+        assert not decision.counters
+    else:
+        assert decision.verdict.output_tokens == best
+        grown = {mine.key: mine.amount - own[mine.key] for mine in decision.hold.lines}
+        assert {key: row.held - counters[key].held for key, row in decision.counters.items()} == grown

@@ -1,0 +1,204 @@
+"""``[[limits]]`` and ``[[rates]]``, in gateway.toml (for everybody or one subject by name) and in plans.
+
+The rule: two limits that count the same thing for the same subject in the same way are a slip, and are said so.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from gatekeeper.config.amounts import CAPS, zone
+from gatekeeper.config.kinds import choice, text, word
+from gatekeeper.config.reading import Cell, Table, Wrong, read_cell
+from gatekeeper.diagnostics import suggest
+from gatekeeper.money import MICRO_PER_UNIT
+from gatekeeper.rules.declared import EACH, UNDER_CUSTOMER, DeclaredLimit, DeclaredRate, Release
+from gatekeeper.rules.limits import UNITS, Mode, RateLimit, Scope, StockLimit, Window
+
+limit_name = word(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", "1 to 64 letters, digits, '.', '_' or '-'")
+
+_SUBJECT = r"[A-Za-z0-9._:@-]{1,128}"
+_ONE = word(_SUBJECT, "1 to 128 letters, digits, '.', '_', ':', '@' or '-'")
+_UNDER = word(rf"(?:{_SUBJECT}/)?{_SUBJECT}", "a name, or the customer and the name: acme/alice")
+# As requests may name a model.
+_MODEL = word(r"[^\x00-\x1f*]{1,256}", "the name of one model, without '*'")
+_METER = word(r"[A-Za-z][A-Za-z0-9_-]{0,63}", "a letter, then letters, digits, '_' or '-'")
+
+
+class Per(StrEnum):
+    """The spans of time that a rate limit may name."""
+
+    SECOND = "second"
+    MINUTE = "minute"
+    HOUR = "hour"
+
+
+class LimitMode(StrEnum):
+    """What a limit does when it is reached: refuse, only count and show, or move to a cheaper model."""
+
+    BLOCK = "block"
+    WARN = "warn"
+    SOFT = "soft"
+
+
+_PER_MS = {Per.SECOND: 1_000, Per.MINUTE: 60_000, Per.HOUR: 3_600_000}
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What limits may refer to by name."""
+
+    routes: Collection[str]
+    plans: Collection[str]
+    meters: Collection[str]
+
+
+def read_limits(top: Table, names: Names) -> tuple[tuple[DeclaredLimit, ...], tuple[DeclaredRate, ...]]:
+    """All of gateway.toml; to be used only if nothing in the file is wrong."""
+    limits = [(table, read_stock(table, names)) for table in top.tables("limits")]
+    rates = [(table, read_rate(table, names)) for table in top.tables("rates")]
+    # A wrong limit stands as a placeholder that could look like another one.
+    if not top.file.wrong:
+        complain_of_twins([*limits, *rates], "in this file")
+    for table, limit in limits:
+        check_meter(table, limit.limit.dimension, names.meters)
+    for table, rate in rates:
+        check_meter(table, rate.limit.dimension, names.meters)
+    return tuple(limit for _, limit in limits), tuple(rate for _, rate in rates)
+
+
+def read_stock(table: Table, names: Names | None) -> DeclaredLimit:
+    """One entry of ``[[limits]]``; ``names`` None is that of a plan, which holds for each subject."""
+    dimension, cap = _dimension(table)
+    window = table.need("window", choice(Window), Window.DAY, 'as in "day" or "billing_period"')
+    scope, subject = _whom(table, names)
+    mode = table.take("mode", _mode, LimitMode.BLOCK)
+    release = table.take("release", choice(Release), Release.WINDOW)
+    if release is Release.BILLING_PERIOD and window in (Window.BILLING_PERIOD, Window.TOTAL):
+        message = f"a limit of the window {window.value!r} does not open before the billing period ends"
+        table.file.complain((*table.path, "release"), message, 'take it away, or count a "day"')
+    limit = StockLimit(
+        name=table.take("name", limit_name, _name(scope, subject, dimension, window.value)),
+        scope=scope,
+        dimension=dimension,
+        window=window,
+        cap=cap,
+        mode=Mode(mode.value),
+        zone=table.take("zone", zone, "UTC"),
+    )
+    table.finish()
+    return DeclaredLimit(limit, subject, release)
+
+
+def read_rate(table: Table, names: Names | None) -> DeclaredRate:
+    """One entry of ``[[rates]]``. "unlimited" is for a named subject that the default should not hold back."""
+    dimension, cap = _dimension(table)
+    span = table.take("per", choice(Per), Per.MINUTE)
+    scope, subject = _whom(table, names)
+    exempt = cap is None and subject != EACH
+    if not cap and not exempt:
+        hint = "take the [[rates]] away instead" if cap is None else 'a [[limits]] of 0 in the window "total" shuts out'
+        key = dimension.partition(":")[0]
+        table.file.complain((*table.path, key), "a rate limit is a number above 0", hint)
+    rate = RateLimit(
+        name=table.take("name", limit_name, _name(scope, subject, dimension, f"per-{span.value}")),
+        scope=scope,
+        dimension=dimension,
+        cap=cap or MICRO_PER_UNIT,
+        per_ms=_PER_MS[span],
+    )
+    table.finish()
+    return DeclaredRate(rate, subject, exempt=exempt)
+
+
+def complain_of_twins(
+    found: Sequence[tuple[Table, DeclaredLimit | DeclaredRate]], where: str, taken: Sequence[DeclaredLimit] = ()
+) -> None:
+    """Names tell limits apart for people, and what they count tells their rows apart in the ledger. ``taken`` are
+    limits of other tables beside them."""
+    names = {"quota", *(each.limit.name for each in taken)}
+    counted = {_counts(each) for each in taken}
+    for table, each in found:
+        if each.limit.name in names or _counts(each) in counted:
+            whose = f"one {each.limit.scope}" if each.subject == EACH else f"{each.limit.scope} {each.subject!r}"
+            counts = f"counts the {each.limit.dimension} of {whose} in the same time"
+            what = counts if _counts(each) in counted else f"is named {each.limit.name!r}"
+            hint = "keep the one that is meant" if _counts(each) in counted else "give each a name of its own"
+            table.file.complain(table.path, f"another limit {where} {what}", hint, at_key=True)
+        names.add(each.limit.name)
+        counted.add(_counts(each))
+
+
+def check_meter(table: Table, dimension: str, meters: Collection[str]) -> None:
+    """Complain about a limit on a meter that no route has: it would never count anything."""
+    name = dimension.partition(":")[2]
+    if name and name not in meters:
+        known = f"known meters: {', '.join(sorted(meters))}" if meters else f'meters = {{ {name} = "..." }} in a route'
+        message = f"no route has a meter {name!r}"
+        table.file.complain((*table.path, "meter"), message, suggest(name, meters) or known)
+
+
+def _counts(each: DeclaredLimit | DeclaredRate) -> tuple[object, ...]:
+    # A warning below a block is no slip: both may count the same.
+    mode = each.limit.mode if isinstance(each.limit, StockLimit) else None
+    return (*each.row, each.subject, Mode.BLOCK if mode is Mode.OVERAGE else mode)
+
+
+def _name(scope: Scope, subject: str, dimension: str, span: str) -> str:
+    parts = [scope.value, *(() if subject == EACH else (subject,)), dimension, span]
+    return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in "-".join(parts))[:64]
+
+
+def _dimension(table: Table) -> tuple[str, int | None]:
+    """What is counted and how much of it, from the one of the keys of ``CAPS`` that is there."""
+    # A wrong value stands as 1, which is no second mistake anywhere.
+    found = {key: table.take(key, kind, 1) for key, kind in CAPS.items() if table.has(key)}
+    meter = table.take("meter", _METER, None)
+    if len(found) != 1:
+        hint = 'units = 10_000, requests = 60 or dollars = "5.00"'
+        table.file.complain(table.path, "a limit counts one of units, requests and dollars", hint, at_key=True)
+        return UNITS, 1
+    dimension, cap = next(iter(found.items()))
+    if meter is not None and dimension != UNITS:
+        table.file.complain((*table.path, "meter"), f"a meter counts units, not {dimension}", "write units = ...")
+    return (f"{UNITS}:{meter}" if meter is not None else dimension), cap
+
+
+def _mode(cell: Cell) -> LimitMode:
+    if cell.value == Mode.OVERAGE.value:
+        hint = 'when_used = "overage" in the [quota] of a plan'
+        raise Wrong("only a plan's quota goes on with overage, because only there is a price for it", hint)
+    return choice(LimitMode)(cell)
+
+
+def _whom(table: Table, names: Names | None) -> tuple[Scope, str]:
+    scope = table.take("scope", choice(Scope), Scope.CUSTOMER if names is None else None)
+    if scope is None:
+        if not table.has("scope"):
+            hint = f"one of {', '.join(each.value for each in Scope)}"
+            table.file.complain(table.path, "'scope' is missing here", hint, at_key=True)
+        table.has("subject")
+        return Scope.CUSTOMER, EACH
+    if not table.has("subject"):
+        return scope, EACH
+    if names is None:
+        hint = "a limit for one subject stands in gateway.toml"
+        table.file.complain((*table.path, "subject"), "a plan holds for each subject", hint, at_key=True)
+        return scope, EACH
+    cell = table.cell("subject")
+    return scope, EACH if cell is None else read_cell(cell, lambda cell: _subject(cell, scope, names), EACH)
+
+
+def _subject(cell: Cell, scope: Scope, names: Names) -> str:
+    written = text(cell)
+    if written == EACH:
+        return EACH
+    if scope is Scope.GLOBAL:
+        raise Wrong("the scope global has no subjects", "take it away: all calls count together", at_key=True)
+    known: Mapping[Scope, Collection[str]] = {Scope.ROUTE: names.routes, Scope.PLAN: names.plans}
+    if scope in known:
+        if written not in known[scope]:
+            raise Wrong(f"there is no {scope.value} {written!r}", suggest(written, known[scope]))
+        return written
+    shape: Callable[[Cell], str] = _UNDER if scope in UNDER_CUSTOMER else _MODEL if scope is Scope.MODEL else _ONE
+    return shape(cell)

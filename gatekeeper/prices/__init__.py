@@ -1,0 +1,1 @@
+"""Adapters for public price lists. They only read what is installed: none ever asks the network."""
