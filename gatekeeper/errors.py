@@ -6,6 +6,7 @@ of codes; the README's table is held against it by a test.
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class GatekeeperError(Exception):
@@ -24,6 +25,7 @@ class Code(StrEnum):
     CUSTOMER_DISABLED = "customer_disabled"
     ROUTE_NOT_ALLOWED = "route_not_allowed"
     MODEL_NOT_ALLOWED = "model_not_allowed"
+    UNPRICED_MODEL = "unpriced_model"
     UNKNOWN_ROUTE = "unknown_route"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     BAD_REQUEST = "bad_request"
@@ -65,6 +67,7 @@ REFUSALS: dict[Code, RefusalKind] = {
     Code.CUSTOMER_DISABLED: RefusalKind(403, "This account is disabled."),
     Code.ROUTE_NOT_ALLOWED: RefusalKind(403, "The API key may not use this route."),
     Code.MODEL_NOT_ALLOWED: RefusalKind(403, "The API key may not use this model."),
+    Code.UNPRICED_MODEL: RefusalKind(403, "The model has no known price, and a limit in dollars applies."),
     Code.UNKNOWN_ROUTE: RefusalKind(404, "No route matches this URL."),
     Code.METHOD_NOT_ALLOWED: RefusalKind(405, "The route does not take this method."),
     Code.BAD_REQUEST: RefusalKind(400, "The request cannot be understood."),
@@ -90,8 +93,7 @@ REFUSALS: dict[Code, RefusalKind] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class LimitState:
+class LimitState(NamedTuple):
     """One limit as it stands, for headers and refusals. Amounts are in the dimension's stored integer unit
     (millionths of a unit, or nano-dollars); ``cap`` None means unlimited; ``resets_ms`` None means never."""
 

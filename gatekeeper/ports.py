@@ -265,6 +265,22 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Extension:
+    """More output for a call in flight: ``output_tokens`` more are wanted, ``output_tokens_min`` are accepted.
+
+    ``units_micro`` and ``output_seen`` are the progress so far, kept like a ``Progress`` whatever the answer is.
+    """
+
+    call_id: str
+    output_tokens: int
+    output_tokens_min: int
+    units_micro: int
+    output_seen: bool
+    expires_ms: int
+    now_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class CounterState:
     """A stock counter as it stands."""
 
@@ -286,6 +302,11 @@ class Ledger(Protocol):
 
     async def hold(self, order: HoldOrder) -> Granted | Denied:
         """Hold on all lines or on none."""
+        ...
+
+    async def extend(self, extension: Extension) -> Granted | Denied | None:
+        """Hold more on the stock lines of an open hold (rates never cut a stream). ``Granted.output_tokens`` is how
+        many more were granted. Denied: nothing more is held. None: the hold is not open (any more), stop."""
         ...
 
     async def settle(self, settlement: Settlement) -> Settled:

@@ -6,7 +6,6 @@ plan's quota) is never beaten.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TypeAlias, TypeVar
 
 from gatekeeper.rules.limits import RateLimit, Scope, StockLimit
@@ -21,13 +20,6 @@ SubjectOf: TypeAlias = Callable[[Scope], str | None]
 Row: TypeAlias = tuple[str, str, str | int]
 
 
-class Release(StrEnum):
-    """When a stock limit that was hit opens again: when its window turns, or only with the next billing period."""
-
-    WINDOW = "window"
-    BILLING_PERIOD = "billing_period"
-
-
 @dataclass(frozen=True, slots=True)
 class DeclaredLimit:
     """A stock limit as declared. ``subject`` is EACH or a name; users and agents may be named ``customer/name`` (that
@@ -35,7 +27,6 @@ class DeclaredLimit:
 
     limit: StockLimit
     subject: str = EACH
-    release: Release = Release.WINDOW
 
     @property
     def row(self) -> Row:
@@ -66,8 +57,7 @@ def applying(limits: Iterable[DeclaredLimit], plan: Plan, subject_of: SubjectOf)
 
     ``subject_of`` gives the call's subject in a scope, None where it has none: then no limit of that scope applies.
     """
-    of_plan = (DeclaredLimit(limit, release=released(plan, limit)) for limit in plan.limits)
-    found = _most_exact((*of_plan, *limits), subject_of)
+    found = _most_exact((*(DeclaredLimit(limit) for limit in plan.limits), *limits), subject_of)
     quota = plan.quota
     return found if quota is None or subject_of(quota.scope) is None else (DeclaredLimit(quota), *found)
 
@@ -76,11 +66,6 @@ def applying_rates(rates: Iterable[DeclaredRate], plan: Plan, subject_of: Subjec
     """The rate limits that one call meets: the plan's first, then ``rates``."""
     found = _most_exact((*(DeclaredRate(rate) for rate in plan.rates), *rates), subject_of)
     return tuple(each for each in found if not each.exempt)
-
-
-def released(plan: Plan, limit: StockLimit) -> Release:
-    """When a limit of this plan opens again."""
-    return Release.BILLING_PERIOD if limit.name in plan.released_by_billing else Release.WINDOW
 
 
 def rank(declared: DeclaredLimit | DeclaredRate, mine: str | None) -> int:

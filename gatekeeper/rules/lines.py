@@ -1,9 +1,14 @@
-"""From a plan and an ask to the lines that one call holds. Pure: the instant and the customer are handed in."""
+"""From a plan, the declared limits and an ask to the lines that one call holds. Pure: instant and customer are handed
+in."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from gatekeeper.money import MICRO_PER_UNIT
+from gatekeeper.rules.declared import DeclaredLimit, DeclaredRate, applying, applying_rates
 from gatekeeper.rules.limits import (
+    DOLLARS,
     ONE_REQUEST,
     REQUESTS,
     UNITS,
@@ -44,28 +49,86 @@ class Subject:
             Scope.ROUTE: self.route,
             Scope.MODEL: self.model,
         }[scope]
-        return f"{self.customer_id}/{mine}" if mine and scope in (Scope.USER, Scope.AGENT) else mine
+        if not mine:
+            return None
+        return f"{self.customer_id}/{mine}" if scope in (Scope.USER, Scope.AGENT) else mine
+
+
+class Take(NamedTuple):
+    """What a call may take of one dimension, in its stored unit: ``fixed``, and so much for each token of output."""
+
+    fixed: int
+    per_output: int
+
+
+class Charge(NamedTuple):
+    """What a rate is charged at admission, and the part of it that is certain."""
+
+    amount: int
+    least: int
+
+
+# A call is one request; of a named meter nothing is known beforehand, so it holds one unit: used-up caps refuse it, and
+# what runs beside each other may pass a cap by what it really takes.
+_ONE = Take(ONE_REQUEST, 0)
+_ONE_CHARGE = Charge(ONE_REQUEST, ONE_REQUEST)
+_NOTHING = Take(0, 0)
+_NO_CHARGE = Charge(0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What one call may take, in units (tokens, on a token meter), before anything is known of the answer.
+    """What one call may take before anything is known of the answer.
 
-    ``fixed_micro`` is held whatever the output is; each of ``output_tokens`` adds one unit. The rate is charged
-    ``rate_micro`` at admission, of which ``rate_least_micro`` is certain.
+    ``units`` and ``dollars`` are bounds for stock limits, ``rate_units`` and ``rate_dollars`` usual figures for rates.
     """
 
-    fixed_micro: int
-    output_tokens: int
-    output_tokens_min: int
-    rate_micro: int
-    rate_least_micro: int
+    output_tokens: int = 0
+    output_tokens_min: int = 0
+    units: Take = _NOTHING
+    dollars: Take = _NOTHING
+    rate_units: Charge = _NO_CHARGE
+    rate_dollars: Charge = _NO_CHARGE
+
+    def take(self, dimension: str) -> Take:
+        """The bound in one dimension."""
+        if dimension == UNITS:
+            return self.units
+        return self.dollars if dimension == DOLLARS else _ONE
+
+    def charge(self, dimension: str) -> Charge:
+        """The charge of a rate in one dimension."""
+        if dimension == UNITS:
+            return self.rate_units
+        return self.rate_dollars if dimension == DOLLARS else _ONE_CHARGE
 
 
-def stock_lines(plan: Plan, subject: Subject, bounds: Bounds, now_ms: int) -> tuple[StockLine, ...]:
-    """One line for each stock limit of the plan that applies, unlimited ones too: what they count is shown."""
-    limits = ((plan.quota,) if plan.quota is not None else ()) + plan.limits
-    lines = (_stock_line(limit, subject, bounds, now_ms) for limit in limits)
+def token_bounds(
+    input_bound: int, input_usual: int, input_least: int, output: int, output_min: int, rate_output: int
+) -> Bounds:
+    """The bounds of a call whose meter counts tokens, without dollars."""
+    return Bounds(
+        output_tokens=output,
+        output_tokens_min=output_min,
+        units=Take(input_bound * MICRO_PER_UNIT, MICRO_PER_UNIT),
+        rate_units=Charge((input_usual + rate_output) * MICRO_PER_UNIT, input_least * MICRO_PER_UNIT),
+    )
+
+
+def counts_dollars(
+    plan: Plan, limits: Iterable[DeclaredLimit], rates: Iterable[DeclaredRate], subject: Subject
+) -> bool:
+    """Whether any limit or rate that the call meets is in dollars: then its price must be known."""
+    stock = any(each.limit.dimension == DOLLARS for each in applying(limits, plan, subject.of))
+    return stock or any(each.limit.dimension == DOLLARS for each in applying_rates(rates, plan, subject.of))
+
+
+def stock_lines(
+    plan: Plan, subject: Subject, bounds: Bounds, now_ms: int, limits: Iterable[DeclaredLimit] = ()
+) -> tuple[StockLine, ...]:
+    """One line for each stock limit that applies, unlimited ones too: what they count is shown."""
+    found = applying(limits, plan, subject.of)
+    lines = (_stock_line(each.limit, subject, bounds, now_ms) for each in found)
     return tuple(line for line in lines if line is not None)
 
 
@@ -74,22 +137,23 @@ def _stock_line(limit: StockLimit, subject: Subject, bounds: Bounds, now_ms: int
     if mine is None:
         return None
     start_ms, end_ms = window_bounds(limit.window, now_ms, zone=limit.zone, anchor_ms=subject.anchor_ms)
-    counts_units = limit.dimension == UNITS
-    assert counts_units or limit.dimension == REQUESTS, limit.dimension
+    take = bounds.take(limit.dimension)
     return StockLine(
         key=CounterKey(limit.scope, mine, limit.dimension, limit.window, start_ms),
         limit=limit.name,
         cap=limit.cap,
         mode=limit.mode,
-        fixed=bounds.fixed_micro if counts_units else ONE_REQUEST,
-        per_output=MICRO_PER_UNIT if counts_units else 0,
+        fixed=take.fixed,
+        per_output=take.per_output,
         ends_ms=end_ms,
     )
 
 
-def rate_lines(plan: Plan, subject: Subject, bounds: Bounds) -> tuple[RateLine, ...]:
-    """One line for each rate of the plan that applies."""
-    lines = (_rate_line(rate, subject, bounds) for rate in plan.rates)
+def rate_lines(
+    plan: Plan, subject: Subject, bounds: Bounds, rates: Iterable[DeclaredRate] = ()
+) -> tuple[RateLine, ...]:
+    """One line for each rate that applies."""
+    lines = (_rate_line(each.limit, subject, bounds) for each in applying_rates(rates, plan, subject.of))
     return tuple(line for line in lines if line is not None)
 
 
@@ -97,13 +161,12 @@ def _rate_line(rate: RateLimit, subject: Subject, bounds: Bounds) -> RateLine | 
     mine = subject.of(rate.scope)
     if mine is None:
         return None
-    counts_units = rate.dimension == UNITS
-    # At most the cap: the first call on a small limit is admitted, and the next one waits for it.
-    amount = min(rate.cap, bounds.rate_micro) if counts_units else ONE_REQUEST
+    charge = bounds.charge(rate.dimension)
     return RateLine(
         key=BucketKey(rate.scope, mine, rate.dimension, rate.per_ms),
         limit=rate.name,
         cap=rate.cap,
-        amount=amount,
-        least=bounds.rate_least_micro if counts_units else ONE_REQUEST,
+        # At most the cap: the first call on a small limit is admitted, and the next one waits for it.
+        amount=min(rate.cap, charge.amount) if rate.dimension != REQUESTS else charge.amount,
+        least=charge.least,
     )

@@ -23,8 +23,7 @@ class Example:
 class Plan:
     """What a customer bought. ``overage`` prices each unit above ``quota.cap`` where the quota's mode is OVERAGE.
 
-    ``limits`` and ``rates`` hold for each subject of their scope by itself. ``released_by_billing`` names the limits
-    that, once hit, stay shut until the next billing period although their window turns before.
+    ``limits`` and ``rates`` hold for each subject of their scope by itself.
     """
 
     id: str
@@ -38,7 +37,6 @@ class Plan:
     stripe_price: str | None = None
     metered_price: str | None = None
     examples: tuple[Example, ...] = ()
-    released_by_billing: frozenset[str] = frozenset()
 
     def admits(self, units_micro: int) -> bool:
         """Whether so much use in one period can pass the quota."""

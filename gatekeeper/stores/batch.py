@@ -5,39 +5,41 @@ decide call by call with ``rules``, write each row once. One refused or broken o
 Held equal to one transaction for each call by a property test.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gatekeeper.errors import Fault
 from gatekeeper.meters.reading import Mark, Outcome
-from gatekeeper.ports import HoldOrder, Settled, Settlement, UsageRecord
+from gatekeeper.ports import Extension, HoldOrder, Settled, Settlement, UsageRecord
 from gatekeeper.rules import budgets, holds
 from gatekeeper.rules.holds import HeldLine, Hold, HoldState
 from gatekeeper.rules.limits import UNITS, BucketKey, BucketRow, CounterKey, CounterRow, Denied, Granted, Scope, Window
 from gatekeeper.rules.lines import Bounds, Subject, stock_lines
 from gatekeeper.rules.plans import Plan
+from gatekeeper.rules.rates import INT64_MAX
 from gatekeeper.rules.windows import window_bounds
-from gatekeeper.stores.database import Ask, AskMany, Row, Steps, fault
-from gatekeeper.stores.ops import Held, HoldOp, Op, RecoverOp, ReleaseOp, SettleOp
+from gatekeeper.stores.database import AskAll, AskMany, Row, Steps, fault
+from gatekeeper.stores.ops import ExtendOp, Held, HoldOp, Op, RecoverOp, SettleOp
 from gatekeeper.stores.rows import (
     CORRECTION,
     HoldRow,
-    bucket_args,
-    counter_args,
-    ended_args,
+    hold_args,
     hold_of,
-    hold_row,
-    keys_text,
-    line_args,
+    ids,
+    lines_text,
     merged,
     record_args,
     record_of,
+    taken_of,
+    taken_text,
+    with_charge,
 )
 
 # What rules and rows raise for figures that cannot be: it concerns that one call.
 _MISTAKEN = (ArithmeticError, AssertionError, LookupError, TypeError, ValueError)
-_NOTHING = Bounds(fixed_micro=0, output_tokens=0, output_tokens_min=0, rate_micro=0, rate_least_micro=0)
+_OPEN = HoldState.OPEN.value
+_NOTHING = Bounds()
 
 
 class Vanished(Exception):
@@ -46,24 +48,39 @@ class Vanished(Exception):
 
 @dataclass(slots=True)
 class Known:
-    """Rows that are known to exist, so that they need not be made again. Their figures are never remembered."""
+    """Rows that are known to exist, so that they need not be made again, and what the lines of open holds were before
+    they became a text. What can change is never remembered: figures and states are read under their locks."""
 
     counters: set[CounterKey] = field(default_factory=set)
     buckets: set[BucketKey] = field(default_factory=set)
-    # About 30 MB; then it starts anew, which costs one INSERT a row.
+    # By the text itself, so that what was changed behind our back is read anew.
+    holds: dict[str, tuple[str, int, Hold]] = field(default_factory=dict)
+    # About 30 MB, and as much for holds; then it starts anew, which costs one INSERT a row.
     rows_max: int = 100_000
+    holds_max: int = 20_000
 
     def remember(self, batch: "Batch") -> None:
         """After the commit."""
-        if len(self.counters) + len(self.buckets) > self.rows_max:
+        if len(self.counters) + len(self.buckets) > self.rows_max or len(self.holds) > self.holds_max:
             self.forget()
         self.counters.update(batch.counters)
         self.buckets.update(batch.buckets)
+        self.holds.update(batch.held)
+        for call_id in batch.dropped:
+            self.holds.pop(call_id, None)
+
+    def hold(self, row: HoldRow) -> Hold:
+        """The lines of a row, parsed only if this process did not write them."""
+        known = self.holds.get(row.call_id)
+        if known is not None and known[0] == row.lines and known[1] == row.output_tokens:
+            return known[2]
+        return hold_of(row)
 
     def forget(self) -> None:
         """Of all of them."""
         self.counters.clear()
         self.buckets.clear()
+        self.holds.clear()
 
 
 class Batch:
@@ -76,13 +93,17 @@ class Batch:
         self._clock_ms = 0
         self._holds: dict[str, HoldRow] = {}
         self._lines: dict[str, Hold] = {}
+        self._recorded: set[str] = set()
         self._records: dict[str, UsageRecord] = {}
+        self._taken: dict[str, dict[CounterKey, int]] = {}
         self._anchors: dict[str, int] = {}
         self.counters: dict[CounterKey, CounterRow] = {}
         self.buckets: dict[BucketKey, BucketRow] = {}
         self._changed_counters: set[CounterKey] = set()
         self._changed_buckets: set[BucketKey] = set()
-        self._writes: dict[str, list[dict[str, Any]]] = {}
+        self.dropped: list[str] = []
+        self.held: dict[str, tuple[str, int, Hold]] = {}
+        self._writes: dict[str, list[Row]] = {}
 
     def work(self) -> Steps[list[Any]]:
         """One answer for each op, in order; an exception stands for an op that could not be."""
@@ -100,46 +121,46 @@ class Batch:
     # --- reading and locking ---
 
     def _load(self) -> Steps[None]:
-        call_ids = sorted({op.call_id for op in self._ops})
-        for row in (yield Ask("lock_holds", {"call_ids": keys_text(call_ids)})):
+        call_ids = sorted([op.call_id for op in self._ops])
+        for row in (yield AskMany("lock_holds", ids(call_ids))):
             self._holds[row[0]] = HoldRow(*row)
-        ending = [op for op in self._ops if not isinstance(op, HoldOp)]
-        if not ending:
-            return
-        lines: dict[str, list[Row]] = {}
-        for row in (yield Ask("lines_of", {"call_ids": keys_text([op.call_id for op in ending])})):
-            lines.setdefault(row[0], []).append(row)
-        self._lines = {call_id: hold_of(rows) for call_id, rows in lines.items()}
-        settling = [op for op in ending if isinstance(op, SettleOp | RecoverOp)]
-        customers = sorted({customer for op in settling if (customer := self._to_look_up(op)) is not None})
-        if customers:
-            for customer_id, anchor_ms in (yield Ask("anchors_of", {"customer_ids": keys_text(customers)})):
-                self._anchors[customer_id] = anchor_ms
-        again = [(self._month_of(op), op.call_id) for op in settling if isinstance(op, SettleOp) and self._is_over(op)]
+        new: list[str] = []
+        again: list[str] = []
+        for op in self._ops:
+            hold = self._holds.get(op.call_id)
+            if isinstance(op, HoldOp):
+                if hold is None:
+                    new.append(op.call_id)
+                continue
+            if hold is not None:
+                self._lines[op.call_id] = self._known.hold(hold)
+            if isinstance(op, SettleOp) and (hold is None or hold.state != _OPEN):
+                again += (op.call_id, op.call_id + CORRECTION)
+        if new:
+            self._recorded = {row[0] for row in (yield AskMany("recorded_calls", ids(new)))}
         if again:
-            wanted = again + [(month, call_id + CORRECTION) for month, call_id in again]
-            for row in (yield Ask("records_of", {"calls": keys_text(wanted)})):
-                self._records[row[0]] = record_of(row)
-        for op in settling:
-            if isinstance(op, SettleOp) and op.call_id not in self._holds:
+            for row in (yield AskMany("records_of", ids(again))):
+                self._records[row[0]], self._taken[row[0]] = record_of(row), taken_of(row[-1])
+        customers = {customer for op in self._ops if (customer := self._to_look_up(op)) is not None}
+        if customers:
+            for customer_id, anchor_ms in (yield AskMany("anchors_of", ids(sorted(customers)))):
+                self._anchors[customer_id] = anchor_ms
+        for op in self._ops:
+            if isinstance(op, SettleOp) and op.call_id not in self._holds and op.call_id not in self._records:
                 self._lines[op.call_id] = self._lines_of_plan(op.settlement)
 
-    def _is_over(self, op: SettleOp) -> bool:
+    def _to_look_up(self, op: Op) -> str | None:
+        """The customer whose billing period is needed and not told by a line of the hold."""
         hold = self._holds.get(op.call_id)
-        return hold is None or hold.state not in (HoldState.OPEN, HoldState.RELEASED)
-
-    def _month_of(self, op: SettleOp) -> str:
-        hold = self._holds.get(op.call_id)
-        return op.settlement.record.admitted_month if hold is None else hold.admitted_month
-
-    def _to_look_up(self, op: SettleOp | RecoverOp) -> str | None:
-        """The customer whose billing period no line of the hold tells."""
-        if _period_start_ms(self._lines.get(op.call_id, Hold())) is not None:
-            return None
         if isinstance(op, SettleOp):
-            return op.settlement.record.customer_id
-        hold = self._holds.get(op.call_id)
-        return None if hold is None else hold.customer_id
+            plan, customer_id = op.settlement.plan, op.settlement.record.customer_id
+        elif isinstance(op, RecoverOp) and hold is not None:
+            plan, customer_id = op.plans.get(hold.plan_id), hold.customer_id
+        else:
+            return None
+        if plan is None or (hold is not None and not _is_billed(plan)):
+            return None
+        return customer_id if _period_start_ms(self._lines.get(op.call_id, Hold())) is None else None
 
     def _lines_of_plan(self, settlement: Settlement) -> Hold:
         """Where a call counts that was never held (admitted while the ledger was away, then replayed): on the limits
@@ -165,48 +186,50 @@ class Batch:
         buckets: set[BucketKey] = set()
         for op in self._ops:
             if isinstance(op, HoldOp):
-                counters.update(line.key for line in op.order.stock)
-                buckets.update(rate.key for rate in op.order.rates)
+                counters.update([line.key for line in op.order.stock])
+                buckets.update([rate.key for rate in op.order.rates])
             elif (hold := self._lines.get(op.call_id)) is not None:
-                counters.update(line.key for line in hold.lines)
-                buckets.update(rate.key for rate in hold.rates)
+                counters.update([line.key for line in hold.lines])
+                buckets.update([rate.key for rate in hold.rates])
         # All rows are made before any is locked: two batches that did both by turns could wait for each other.
         new_counters = sorted(counters - self._known.counters)
         if new_counters:
-            yield AskMany("ensure_counter", [counter_args(key) for key in new_counters])
+            yield AskMany("ensure_counter", new_counters)
         new_buckets = sorted(buckets - self._known.buckets)
         if new_buckets:
-            yield AskMany("ensure_bucket", [bucket_args(key) for key in new_buckets])
+            yield AskMany("ensure_bucket", new_buckets)
         if counters:
-            for row in (yield Ask("lock_counters", {"keys": keys_text(sorted(counters))})):
-                self.counters[CounterKey(*row[:5])] = CounterRow(row[5], row[6])
+            for scope, subject, dimension, span, start_ms, used, held in (
+                yield AskMany("lock_counters", sorted(counters))
+            ):
+                self.counters[CounterKey(scope, subject, dimension, span, start_ms)] = CounterRow(used, held)
         self._clock_ms = self._now_ms()
         if buckets:
-            args = {"keys": keys_text(sorted(buckets)), "now_ms": self._clock_ms}
-            for row in (yield Ask("lock_buckets", args)):
-                self.buckets[BucketKey(*row[:4])] = BucketRow(row[4], row[5])
-                self._clock_ms = row[6]
+            for scope, subject, dimension, per_ms, spent, at_ms, now_ms in (
+                yield AskMany("lock_buckets", sorted(buckets))
+            ):
+                self.buckets[BucketKey(scope, subject, dimension, per_ms)] = BucketRow(spent, at_ms)
+                self._clock_ms = now_ms or self._clock_ms
         if len(self.counters) < len(counters) or len(self.buckets) < len(buckets):
             raise Vanished
 
     # --- deciding, in memory ---
 
     def _apply(self, op: Op) -> Any:
-        match op:
-            case HoldOp(order):
-                return self._hold(order)
-            case SettleOp(settlement):
-                return self._settle(settlement)
-            case RecoverOp():
-                return self._recover(op)
-            case ReleaseOp():
-                return self._release(op.call_id)
+        if isinstance(op, HoldOp):
+            return self._hold(op.order)
+        if isinstance(op, SettleOp):
+            return self._settle(op.settlement)
+        if isinstance(op, ExtendOp):
+            return self._extend(op.extension)
+        return self._recover(op) if isinstance(op, RecoverOp) else self._release(op.call_id)
 
     def _hold(self, order: HoldOrder) -> Held | Fault:
-        before = self._holds.get(order.call_id)
+        call_id = order.call_id
+        before = self._holds.get(call_id)
+        if call_id in self._recorded or (before is not None and before.state != _OPEN):
+            return fault(f"the call {call_id} is over: it cannot hold again")
         if before is not None:
-            if before.state != HoldState.OPEN:
-                return fault(f"the call {order.call_id} is over: it cannot hold again")
             stock = budgets.stock_states(order.stock, self.counters)
             rates = budgets.rate_states(order.rates, self.buckets, self._clock_ms)
             return Held(Granted(before.output_tokens, stock, rates), created=False)
@@ -220,39 +243,58 @@ class Batch:
             order.now_ms,
             rates_now_ms=self._clock_ms,
         )
-        if isinstance(decision.verdict, Denied):
+        if decision.hold is None or isinstance(decision.verdict, Denied):
             return Held(decision.verdict, created=False)
-        assert decision.hold is not None
-        row, lines = hold_row(order, decision.verdict.output_tokens), line_args(order.call_id, decision.hold)
-        self._add("add_hold", row._asdict())
-        self._add("add_line", *lines)
+        text, granted = lines_text(decision.hold), decision.verdict.output_tokens
+        self._add("add_hold", hold_args(order, granted, text))
+        self.held[call_id] = text, granted, decision.hold
         self._change(decision.counters, decision.buckets)
         return Held(decision.verdict, created=True)
+
+    def _extend(self, extension: Extension) -> Granted | Denied | None:
+        row = self._holds.get(extension.call_id)
+        if row is None or row.state != _OPEN:
+            return None
+        stock, granted = self._lines[extension.call_id].stock, row.output_tokens
+        wanted, least = extension.output_tokens, extension.output_tokens_min
+        decision = budgets.extend(stock, granted, wanted, least, self.counters, extension.now_ms)
+        if isinstance(decision.verdict, Granted):
+            granted += decision.verdict.output_tokens
+        if granted > INT64_MAX:
+            raise ValueError("so many output tokens do not fit 64 bits")
+        # Neither expiry nor progress goes back, and they are kept whatever the answer is.
+        expires_ms = max(row.expires_ms, extension.expires_ms)
+        units_micro = max(row.progress_units_micro, extension.units_micro)
+        output_seen = max(row.output_seen, int(extension.output_seen))
+        self._add("extend_hold", (granted, expires_ms, units_micro, output_seen, extension.call_id))
+        self._change(decision.counters, decision.buckets)
+        return decision.verdict
 
     def _settle(self, settlement: Settlement) -> Settled:
         record, call_id = settlement.record, settlement.record.call_id
         before = self._holds.get(call_id)
-        stored = merged([found for name in (call_id, call_id + CORRECTION) if (found := self._records.get(name))])
+        recovered: UsageRecord | None = None
         if before is None:
+            state = HoldState.RELEASED
+            stored = merged([found for name in (call_id, call_id + CORRECTION) if (found := self._records.get(name))])
             if stored is not None:
                 return Settled(False, stored)
-            state = HoldState.RELEASED
         else:
             if record.admitted_month != before.admitted_month:
                 record = replace(record, admitted_month=before.admitted_month)
             state = HoldState(before.state)
-            if state in (HoldState.SETTLED, HoldState.CORRECTED):
-                assert stored is not None, call_id
-                return Settled(False, stored)
+            if state is HoldState.RECOVERED:
+                recovered = self._records[call_id]
         # The record's units are the truth for the dimension of units: counters are sums of records by construction.
         actual = {**settlement.actual, UNITS: record.units_micro}
-        recovered = stored if state is HoldState.RECOVERED else None
-        assert recovered is not None or state is not HoldState.RECOVERED, call_id
-        return Settled(True, self._count(record, actual, settlement.plan, before, state, recovered, settlement.now_ms))
+        known = self._count(record, actual, settlement.plan, state, recovered, settlement.now_ms)
+        if before is not None:
+            self.dropped.append(call_id)
+        return Settled(True, known)
 
     def _recover(self, op: RecoverOp) -> bool:
         row = self._holds.get(op.call_id)
-        if row is None or row.state != HoldState.OPEN or row.expires_ms > op.now_ms:
+        if row is None or row.state != _OPEN or row.expires_ms > op.now_ms:
             return False
         hold = self._lines.get(op.call_id, Hold())
         units = row.progress_units_micro
@@ -273,17 +315,16 @@ class Batch:
             evidence={"held_micro": held, "exposure_micro": max(0, held - units)},
         )
         actual = holds.recovered_actual(hold, units, output_seen=bool(row.output_seen))
-        self._count(
-            record, actual, op.plans.get(row.plan_id), row, HoldState.OPEN, None, op.now_ms, HoldState.RECOVERED
-        )
+        self._count(record, actual, op.plans.get(row.plan_id), HoldState.OPEN, None, op.now_ms)
+        self._add("recover_hold", (op.call_id,))
         return True
 
     def _release(self, call_id: str) -> bool:
         row = self._holds.get(call_id)
-        if row is None or row.state != HoldState.OPEN:
+        if row is None or row.state != _OPEN:
             return False
         ending = holds.release(self._lines.get(call_id, Hold()), self.counters, self.buckets, self._clock_ms)
-        self._add("end_hold", {"call_id": call_id, "state": HoldState.RELEASED.value})
+        self.dropped.append(call_id)
         self._change(ending.counters, ending.buckets)
         return True
 
@@ -292,59 +333,61 @@ class Batch:
         record: UsageRecord,
         actual: Mapping[str, int],
         plan: Plan | None,
-        before: HoldRow | None,
         state: HoldState,
         recovered: UsageRecord | None,
         now_ms: int,
-        after: HoldState = HoldState.SETTLED,
     ) -> UsageRecord:
-        """Everything that one end of a call writes; returns the record as it is known then."""
+        """Everything that one end of a call writes but its hold; returns the record as it is known then."""
         call_id = record.call_id
         hold = self._lines.get(call_id, Hold())
+        taken: Mapping[CounterKey, int] = {}
+        if recovered is not None:
+            taken = self._taken[call_id]
+            hold = hold._replace(lines=tuple(line._replace(actual=taken.get(line.key)) for line in hold.lines))
         ending = holds.settle(hold, state, actual, plan, self.counters, self.buckets, self._clock_ms)
-        if (ending.charge_nano, ending.overrun_micro) != (record.charge_nano, record.overrun_micro):
-            record = replace(record, charge_nano=ending.charge_nano, overrun_micro=ending.overrun_micro)
+        record = with_charge(record, ending.charge_nano, ending.overrun_micro)
         row, known = record, record
         if recovered is not None:
             row = _correction(record, recovered)
-            known, after = merged([recovered, row]) or record, HoldState.CORRECTED
-        columns = record_args(row, corrects=None if recovered is None else call_id)
-        owed = self._owed(row, hold, now_ms)
+            known = merged([recovered, row]) or record
+        columns = record_args(
+            row, taken_text(ending.hold.lines, taken), corrects=None if recovered is None else call_id
+        )
+        owed = None
+        if plan is not None and (row.units_micro or row.charge_nano) and _is_billed(plan):
+            owed = self._owed(row, hold, now_ms)
         # Nothing raises from here on: an op changes all or nothing.
-        if before is None:
-            self._add("add_hold", {**_absent(columns), "state": after.value})
-            self._add("add_line", *line_args(call_id, ending.hold))
-        else:
-            self._add("end_hold", {"call_id": call_id, "state": after.value})
-            self._add("end_line", *ended_args(call_id, ending.hold))
         self._add("add_record", columns)
-        if row.units_micro or row.charge_nano:
+        if owed is not None:
             self._add("add_owed", owed)
         self._change(ending.counters, ending.buckets)
         return known
 
-    def _owed(self, row: UsageRecord, hold: Hold, now_ms: int) -> dict[str, Any]:
+    def _owed(self, row: UsageRecord, hold: Hold, now_ms: int) -> Row:
         # The period in which the call was counted, also when the anchor was moved since.
         start_ms = _period_start_ms(hold)
         if start_ms is None:
             anchor_ms = self._anchors.get(row.customer_id, 0)
             start_ms, _ = window_bounds(Window.BILLING_PERIOD, row.started_ms, anchor_ms=anchor_ms)
-        return {
-            "call_id": row.call_id,
-            "customer_id": row.customer_id,
-            "plan_id": row.plan_id,
-            "period_start_ms": start_ms,
-            "started_ms": row.started_ms,
-            "settled_ms": now_ms,
-            "units_micro": row.units_micro,
-            "charge_nano": row.charge_nano,
-        }
+        return (
+            row.call_id,
+            row.customer_id,
+            row.plan_id,
+            start_ms,
+            row.started_ms,
+            now_ms,
+            row.units_micro,
+            row.charge_nano,
+        )
 
     # --- writing ---
 
-    def _add(self, query: str, *rows: dict[str, Any]) -> None:
-        if rows:
-            self._writes.setdefault(query, []).extend(rows)
+    def _add(self, query: str, row: Row) -> None:
+        rows = self._writes.get(query)
+        if rows is None:
+            self._writes[query] = [row]
+        else:
+            rows.append(row)
 
     def _change(self, counters: Mapping[CounterKey, CounterRow], buckets: Mapping[BucketKey, BucketRow]) -> None:
         self.counters.update(counters)
@@ -353,13 +396,23 @@ class Batch:
         self._changed_buckets.update(buckets)
 
     def _write(self) -> Steps[None]:
-        for query in ("add_hold", "add_line", "end_hold", "end_line", "add_record", "add_owed"):
-            if query in self._writes:
-                yield AskMany(query, self._writes[query])
+        parts = [AskMany(query, rows) for query, rows in self._writes.items()]
+        if self.dropped:
+            parts.append(AskMany("drop_holds", [(call_id,) for call_id in self.dropped]))
+        # In the order in which they were locked.
         if self._changed_counters:
-            yield AskMany("set_counter", _counter_rows(self._changed_counters, self.counters))
+            counters = [(*key, *row) for key, row in self.counters.items() if key in self._changed_counters]
+            parts.append(AskMany("set_counter", counters))
         if self._changed_buckets:
-            yield AskMany("set_bucket", _bucket_rows(self._changed_buckets, self.buckets))
+            buckets = [(*key, *row) for key, row in self.buckets.items() if key in self._changed_buckets]
+            parts.append(AskMany("set_bucket", buckets))
+        if parts:
+            # Sorted, so that the same few combinations come again.
+            yield AskAll(sorted(parts, key=_query_of))
+
+
+def _query_of(part: AskMany) -> str:
+    return part.query
 
 
 _SHARED = (
@@ -377,21 +430,17 @@ _SHARED = (
 )
 
 
-def _absent(columns: Mapping[str, Any]) -> dict[str, Any]:
-    """The row of a call that was never held, from its record's."""
-    return {
-        **{name: columns[name] for name in _SHARED},
-        "owner": "",
-        "expires_ms": columns["ended_ms"],
-        "output_tokens": 0,
-        "progress_units_micro": 0,
-        "output_seen": 0,
-    }
+def _is_billed(plan: Plan) -> bool:
+    """Whether anybody is to be told what was used on it."""
+    return plan.overage is not None or plan.stripe_price is not None or plan.metered_price is not None
 
 
 def _period_start_ms(hold: Hold) -> int | None:
-    mine = (Scope.CUSTOMER, Window.BILLING_PERIOD)
-    return next((line.key.start_ms for line in hold.lines if (line.key.scope, line.key.window) == mine), None)
+    for line in hold.lines:
+        key = line.key
+        if key.window == Window.BILLING_PERIOD and key.scope == Scope.CUSTOMER:
+            return key.start_ms
+    return None
 
 
 def _correction(record: UsageRecord, recovered: UsageRecord) -> UsageRecord:
@@ -403,11 +452,3 @@ def _correction(record: UsageRecord, recovered: UsageRecord) -> UsageRecord:
         units_micro=record.units_micro - recovered.units_micro,
         cost_nano=cost,
     )
-
-
-def _counter_rows(keys: Iterable[CounterKey], rows: Mapping[CounterKey, CounterRow]) -> list[dict[str, Any]]:
-    return [{**counter_args(key), "used": rows[key].used, "held": rows[key].held} for key in sorted(keys)]
-
-
-def _bucket_rows(keys: Iterable[BucketKey], rows: Mapping[BucketKey, BucketRow]) -> list[dict[str, Any]]:
-    return [{**bucket_args(key), "spent": rows[key].spent, "at_ms": rows[key].at_ms} for key in sorted(keys)]

@@ -23,10 +23,17 @@ class Ask(NamedTuple):
 
 
 class AskMany(NamedTuple):
-    """A named statement, once for each of ``rows``; answered with no rows."""
+    """A named statement, once for each of ``rows``, which have its parameters in order; answered with the rows that it
+    finds for all of them, or with none."""
 
     query: str
-    rows: Sequence[Mapping[str, Any]]
+    rows: Sequence[Row]
+
+
+class AskAll(NamedTuple):
+    """Statements that change different rows, so that their order does not matter; answered with no rows."""
+
+    parts: Sequence[AskMany]
 
 
 class Script(NamedTuple):
@@ -35,7 +42,7 @@ class Script(NamedTuple):
     text: str
 
 
-Step: TypeAlias = Ask | AskMany | Script
+Step: TypeAlias = Ask | AskMany | AskAll | Script
 Steps: TypeAlias = Generator[Step, Rows, T]
 Work: TypeAlias = Callable[[], Steps[T]]
 
@@ -47,8 +54,17 @@ class Database(Protocol):
     commit, cancelling the caller does not stop it.
     """
 
+    @property
+    def flushes_apart(self) -> bool:
+        """Whether a commit that was not durable is made so by ``flush``, for the price of one that was."""
+        ...
+
     async def write(self, work: Work[T], *, durable: bool = True) -> T:
         """A transaction that may write. With ``durable`` False its commit may be lost when the host loses power."""
+        ...
+
+    async def flush(self) -> None:
+        """Returns when nothing can be lost of what was committed before this was called."""
         ...
 
     async def read(self, work: Work[T]) -> T:

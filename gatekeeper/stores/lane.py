@@ -1,33 +1,39 @@
 """The queue in front of the ledger: calls that wait at the same moment go into one transaction.
 
 The rule: every waiter is answered exactly once, whatever happens. A hold whose caller has gone is given back at once;
-a settle that was submitted is carried out, whether its caller still waits or not.
+any other op that was submitted is carried out, whether its caller still waits or not.
 """
 
 import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from gatekeeper.errors import Fault
 from gatekeeper.rules.limits import Granted
 from gatekeeper.stores.batch import Batch, Known, Vanished
 from gatekeeper.stores.database import Database, Rejected, fault
-from gatekeeper.stores.ops import Held, HoldOp, Op, ReleaseOp
+from gatekeeper.stores.ops import ExtendOp, Held, HoldOp, Op, ReleaseOp
 
 _LOG = logging.getLogger(__name__)
 # A batch is what its first waiter waits for: 256 calls are some 20 ms of work.
 BATCH_MAX = 256
 # How often one call alone is tried when another process made the same row at the same moment.
 ATTEMPTS = 3
+_PASSING = (HoldOp, ExtendOp, ReleaseOp)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class _Waiting:
-    op: Op
-    answer: "asyncio.Future[Any]"
+    """One op, and who waits for it until ``due_s``."""
+
+    __slots__ = ("answer", "due_s", "op")
+
+    def __init__(self, op: Op, answer: "asyncio.Future[Any]", due_s: float) -> None:
+        self.op = op
+        self.answer = answer
+        self.due_s = due_s
 
 
 class Lane:
@@ -40,7 +46,10 @@ class Lane:
         self._patience_s = patience_s
         self._known = Known()
         self._queue: deque[_Waiting] = deque()
+        self._running: list[_Waiting] = []
+        self._flushing: dict[asyncio.Task[None], list[_Waiting]] = {}
         self._pump: asyncio.Task[None] | None = None
+        self._sweep: asyncio.TimerHandle | None = None
         self._closing = False
 
     async def hold(self, op: HoldOp) -> Held:
@@ -48,84 +57,123 @@ class Lane:
         held: the op is taken out of the queue, or undone as soon as it is committed."""
         answer = self._enqueue(op).answer
         try:
-            async with asyncio.timeout(self._patience_s):
-                held: Held = await answer
-                return held
-        except (asyncio.CancelledError, TimeoutError) as gone:
+            held: Held = await answer
+            return held
+        except asyncio.CancelledError:
             # Gone after the answer had come and before it was taken: the future has it, and `await` raises anyway.
             if answer.done() and not answer.cancelled() and answer.exception() is None:
                 self._undo(op, answer.result())
-            if isinstance(gone, TimeoutError):
-                raise fault(f"no answer within {self._patience_s:g} s") from gone
             raise
 
-    async def settle(self, op: Op) -> Any:
+    async def carry_out(self, op: Op) -> Any:
         """Raises Fault, also when no answer came in time. Once called, the op is carried out even if the caller is
         cancelled or gives up."""
-        answer = self._enqueue(op).answer
-        try:
-            async with asyncio.timeout(self._patience_s):
-                return await asyncio.shield(answer)
-        except (asyncio.CancelledError, TimeoutError) as gone:
-            answer.add_done_callback(_heard)
-            if isinstance(gone, TimeoutError):
-                raise fault(f"no answer within {self._patience_s:g} s; it is carried out if it can be") from gone
-            raise
+        return await self._enqueue(op).answer
 
     async def close(self) -> None:
         """Take nothing new, and wait for what is queued."""
         self._closing = True
-        while self._pump is not None and not self._pump.done():
-            await asyncio.wait([self._pump])
+        while (self._pump is not None and not self._pump.done()) or self._flushing:
+            await asyncio.wait([task for task in (self._pump, *self._flushing) if task is not None])
+        if self._sweep is not None:
+            self._sweep.cancel()
 
     def _enqueue(self, op: Op) -> _Waiting:
         if self._closing and not isinstance(op, ReleaseOp):
             raise fault("the store is closed")
-        waiting = _Waiting(op, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(op, loop.create_future(), loop.time() + self._patience_s)
         self._queue.append(waiting)
         if self._pump is None or self._pump.done():
-            self._pump = asyncio.create_task(self._drain())
+            self._pump = loop.create_task(self._drain())
+            if self._sweep is None:
+                self._sweep = loop.call_later(self._patience_s, self._give_up)
         return waiting
 
+    def _give_up(self) -> None:
+        """Tell whoever has waited too long. One timer for all: one for each op would cost more than its answer."""
+        loop = asyncio.get_running_loop()
+        now_s, next_s = loop.time(), None
+        for waiting in chain(*self._flushing.values(), self._running, self._queue):
+            if waiting.answer.done():
+                continue
+            if waiting.due_s <= now_s:
+                told = "" if isinstance(waiting.op, HoldOp) else "; it is carried out if it can be"
+                waiting.answer.set_exception(fault(f"no answer within {self._patience_s:g} s{told}"))
+            elif next_s is None or waiting.due_s < next_s:
+                next_s = waiting.due_s
+        idle = self._pump is None or self._pump.done()
+        if next_s is None and idle:
+            self._sweep = None
+        else:
+            self._sweep = loop.call_at(now_s + self._patience_s if next_s is None else next_s, self._give_up)
+
     async def _drain(self) -> None:
-        batch: list[_Waiting] = []
         try:
             while self._queue:
-                batch = self._next_batch()
-                if batch:
-                    await self._run(batch)
+                self._running = self._next_batch()
+                if self._running:
+                    await self._run(self._running)
         finally:
             # Only on the way out of a loop that is being torn down: nobody is left waiting for ever.
-            for waiting in [*batch, *self._queue]:
-                if not waiting.answer.done():
+            for waiting in [*self._running, *self._queue]:
+                if not waiting.answer.done() and not any(waiting in batch for batch in self._flushing.values()):
                     waiting.answer.set_exception(fault("the store was stopped"))
+            self._running = []
             self._queue.clear()
 
     def _next_batch(self) -> list[_Waiting]:
         """The oldest ops, in order, up to the second one of the same call: that begins the next batch."""
         batch: dict[str, _Waiting] = {}
-        while self._queue and len(batch) < BATCH_MAX and self._queue[0].op.call_id not in batch:
-            waiting = self._queue.popleft()
-            if not waiting.answer.cancelled():
+        queue = self._queue
+        while queue and len(batch) < BATCH_MAX and queue[0].op.call_id not in batch:
+            waiting = queue.popleft()
+            # Holds whose callers have gone; see ``carry_out`` for the others.
+            if not (waiting.answer.done() and isinstance(waiting.op, HoldOp)):
                 batch[waiting.op.call_id] = waiting
         return list(batch.values())
 
     async def _run(self, batch: list[_Waiting]) -> None:
         """Answer the batch. When its transaction fails because of one op, each is tried alone."""
+        # What only holds (more) may be lost with the host's power: its calls are lost with it.
+        lasting = [waiting for waiting in batch if not isinstance(waiting.op, _PASSING)]
+        apart = self._database.flushes_apart
         try:
-            answers = await self._commit([waiting.op for waiting in batch])
+            answers = await self._commit([waiting.op for waiting in batch], durable=bool(lasting) and not apart)
         except Exception as failure:  # noqa: BLE001 - it is handed to every waiter, none is lost
             if len(batch) > 1 and (isinstance(failure, Rejected) or not isinstance(failure, Fault)):
                 for waiting in batch:
                     await self._run([waiting])
                 return
             answers = [failure] * len(batch)
+        if not lasting or not apart:
+            for waiting, answer in zip(batch, answers, strict=True):
+                self._answer(waiting, answer)
+            return
+        later: list[Any] = []
         for waiting, answer in zip(batch, answers, strict=True):
-            self._answer(waiting, answer)
+            if isinstance(waiting.op, _PASSING):
+                self._answer(waiting, answer)
+            else:
+                later.append(answer)
+        task = asyncio.get_running_loop().create_task(self._flush(lasting, later))
+        self._flushing[task] = lasting
+        task.add_done_callback(self._flushing.pop)
 
-    async def _commit(self, ops: Sequence[Op]) -> list[Any]:
-        # What only holds may be lost with the host's power: its calls are lost with it.
-        durable = not all(isinstance(op, HoldOp | ReleaseOp) for op in ops)
+    async def _flush(self, batch: list[_Waiting], answers: list[Any]) -> None:
+        """Answer what was committed as soon as it cannot be lost; the next batch does not wait for it."""
+        try:
+            await self._database.flush()
+        except Exception as failure:  # noqa: BLE001 - it is handed to every waiter, none is lost
+            answers = [failure] * len(batch)
+        except asyncio.CancelledError:
+            answers = [fault("the store was stopped")] * len(batch)
+            raise
+        finally:
+            for waiting, answer in zip(batch, answers, strict=True):
+                self._answer(waiting, answer)
+
+    async def _commit(self, ops: Sequence[Op], *, durable: bool) -> list[Any]:
         attempts = ATTEMPTS if len(ops) == 1 else 1
         for attempt in range(1, attempts + 1):
             made: list[Batch] = []

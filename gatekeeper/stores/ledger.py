@@ -1,4 +1,4 @@
-"""The ledger: holds, settles, renewals and recoveries, each a part of one transaction. See ``ports.Ledger``.
+"""The ledger: holds, extensions, settles, renewals and recoveries, each within one transaction. See ``ports.Ledger``.
 
 The rule: every figure that decides is read under a lock, in the transaction that writes it. A late true settle after a
 recovery appends one correction, so that sums over records and counters are the true ones.
@@ -8,15 +8,19 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from gatekeeper.clock import Clock
-from gatekeeper.ports import BucketState, CounterState, HoldOrder, Progress, Settled, Settlement
+from gatekeeper.ports import BucketState, CounterState, Extension, HoldOrder, Progress, Settled, Settlement
 from gatekeeper.rules import rates
 from gatekeeper.rules.holds import HoldState
 from gatekeeper.rules.limits import BucketKey, BucketRow, CounterKey, Denied, Granted
 from gatekeeper.rules.plans import Plan
-from gatekeeper.stores.database import Ask, AskMany, Database, Steps, alone
+from gatekeeper.rules.windows import DAY_MS
+from gatekeeper.stores.database import AskMany, Database, Steps, alone
 from gatekeeper.stores.lane import Lane
-from gatekeeper.stores.ops import HoldOp, RecoverOp, SettleOp
-from gatekeeper.stores.rows import HoldRow, keys_text
+from gatekeeper.stores.ops import ExtendOp, HoldOp, RecoverOp, SettleOp
+from gatekeeper.stores.rows import HoldRow, ids, keys_text
+
+# A call that was recovered may still be settled truly in its own billing period, or just after it.
+CORRECTED_WITHIN_MS = 35 * DAY_MS
 
 
 class SqlLedger:
@@ -26,6 +30,7 @@ class SqlLedger:
         self._database = database
         self._clock = clock
         self._lane = Lane(database, clock.now_ms)
+        self._forget_ms = 0
 
     async def hold(self, order: HoldOrder) -> Granted | Denied:
         """Hold on all lines or on none. Asking again for the same open call changes nothing and is granted the same;
@@ -33,14 +38,21 @@ class SqlLedger:
         released at once, and if that fails it expires)."""
         return (await self._lane.hold(HoldOp(order))).verdict
 
+    async def extend(self, extension: Extension) -> Granted | Denied | None:
+        """Hold more on the stock lines of an open hold; progress and expiry are kept in any case, and neither goes
+        back. None: the hold is not open any more. Cancelled: it is carried out all the same, and what was granted stays
+        part of the hold, which its settle gives back whole."""
+        answer: Granted | Denied | None = await self._lane.carry_out(ExtendOp(extension))
+        return answer
+
     async def settle(self, settlement: Settlement) -> Settled:
         """Count once, however often called, by whichever process; durable when it returns.
 
         The record's ``units_micro`` is what counts for the dimension ``units``. A call that was never held counts on
-        the limits of ``settlement.plan`` (none without a plan); one that was released, on the lines it had held.
+        the limits of ``settlement.plan`` (none without a plan).
         Cancelled: it is carried out all the same.
         """
-        settled: Settled = await self._lane.settle(SettleOp(settlement))
+        settled: Settled = await self._lane.carry_out(SettleOp(settlement))
         return settled
 
     async def renew(self, progress: Sequence[Progress], expires_ms: int) -> Sequence[str]:
@@ -53,13 +65,16 @@ class SqlLedger:
 
     async def recover(self, now_ms: int, plans: Mapping[str, Plan], *, limit: int = 100) -> int:
         """Settle the holds whose time is over, at their last progress; returns how many this caller recovered. A plan
-        that is not in ``plans`` prices no overage."""
+        that is not in ``plans`` prices no overage. Those recovered more than 35 days ago are forgotten."""
         rows = await self._database.read(alone("expired_holds", now_ms=now_ms, limit=limit))
         ops = [RecoverOp(row[0], now_ms, plans) for row in rows]
-        answers = await asyncio.gather(*(self._lane.settle(op) for op in ops), return_exceptions=True)
+        answers = await asyncio.gather(*(self._lane.carry_out(op) for op in ops), return_exceptions=True)
         # One hold that cannot be settled must not keep the others from being counted: it is told when it is alone.
         failures = [answer for answer in answers if isinstance(answer, BaseException)]
         recovered = sum(answer is True for answer in answers)
+        if now_ms >= self._forget_ms:
+            self._forget_ms = now_ms + DAY_MS
+            await self._database.write(alone("forget_recovered", before_ms=now_ms - CORRECTED_WITHIN_MS), durable=False)
         if failures and not recovered:
             raise failures[0]
         return recovered
@@ -68,7 +83,7 @@ class SqlLedger:
         """The state of each counter, zeros where there is no row."""
         if not keys:
             return []
-        rows = await self._database.read(alone("counters", keys=keys_text(list(keys))))
+        rows = await self._database.read(alone("counters", keys=keys_text(keys)))
         found = {CounterKey(*row[:5]): (row[5], row[6]) for row in rows}
         return [CounterState(key, *found.get(key, (0, 0))) for key in keys]
 
@@ -94,16 +109,10 @@ class SqlLedger:
 
 
 def _renew(progress: Sequence[Progress], expires_ms: int) -> Steps[set[str]]:
-    ids = sorted({sign.call_id for sign in progress})
-    rows = yield Ask("lock_holds", {"call_ids": keys_text(ids)})
+    rows = yield AskMany("lock_holds", ids(sorted({sign.call_id for sign in progress})))
     alive = {row.call_id for row in (HoldRow(*found) for found in rows) if row.state == HoldState.OPEN}
     signs = [
-        {
-            "call_id": sign.call_id,
-            "expires_ms": expires_ms,
-            "units_micro": sign.units_micro,
-            "output_seen": int(sign.output_seen),
-        }
+        (expires_ms, sign.units_micro, int(sign.output_seen), sign.call_id)
         for sign in sorted(progress, key=lambda sign: sign.call_id)
         if sign.call_id in alive
     ]

@@ -2,35 +2,41 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
-from gatekeeper.ports import HoldOrder, Settlement
+from gatekeeper.ports import Extension, HoldOrder, Settlement
 from gatekeeper.rules.limits import Denied, Granted
 from gatekeeper.rules.plans import Plan
 
 
-@dataclass(frozen=True, slots=True)
 class HoldOp:
     """Hold; answered with ``Held``."""
 
-    order: HoldOrder
+    __slots__ = ("call_id", "order")
 
-    @property
-    def call_id(self) -> str:
-        """Whose."""
-        return self.order.call_id
+    def __init__(self, order: HoldOrder) -> None:
+        self.order = order
+        self.call_id = order.call_id
 
 
-@dataclass(frozen=True, slots=True)
+class ExtendOp:
+    """Hold more; answered with Granted, Denied, or None where the hold is not open."""
+
+    __slots__ = ("call_id", "extension")
+
+    def __init__(self, extension: Extension) -> None:
+        self.extension = extension
+        self.call_id = extension.call_id
+
+
 class SettleOp:
     """Settle; answered with ``Settled``."""
 
-    settlement: Settlement
+    __slots__ = ("call_id", "settlement")
 
-    @property
-    def call_id(self) -> str:
-        """Whose."""
-        return self.settlement.record.call_id
+    def __init__(self, settlement: Settlement) -> None:
+        self.settlement = settlement
+        self.call_id = settlement.record.call_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +55,10 @@ class ReleaseOp:
     call_id: str
 
 
-Op: TypeAlias = HoldOp | SettleOp | RecoverOp | ReleaseOp
+Op: TypeAlias = HoldOp | ExtendOp | SettleOp | RecoverOp | ReleaseOp
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(NamedTuple):
     """``created`` is False when the call held before: then a caller that goes away leaves it alone."""
 
     verdict: Granted | Denied

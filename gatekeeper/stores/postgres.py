@@ -2,14 +2,27 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import asyncpg
 
-from gatekeeper.stores.database import Ask, AskMany, Rejected, Rows, Step, Steps, Work, fault, rejected
-from gatekeeper.stores.queries import for_postgres
+from gatekeeper.stores.database import (
+    Ask,
+    AskAll,
+    AskMany,
+    Rejected,
+    Row,
+    Rows,
+    Step,
+    Steps,
+    Work,
+    alone,
+    fault,
+    rejected,
+)
+from gatekeeper.stores.queries import as_one, for_postgres
 
 T = TypeVar("T")
 CONNECTIONS_MAX = 8
@@ -47,6 +60,8 @@ class _Connection(asyncpg.Connection):
 class PostgresDatabase:
     """See ``Database``."""
 
+    flushes_apart = False
+
     def __init__(self, pool: "asyncpg.Pool[Any]") -> None:
         self._pool = pool
         self._queries = for_postgres()
@@ -61,6 +76,9 @@ class PostgresDatabase:
             "statement_timeout": str(STATEMENT_TIMEOUT_MS),
             # A process that was stopped in the middle of a transaction must not hold the counters for ever.
             "idle_in_transaction_session_timeout": str(STATEMENT_TIMEOUT_MS),
+            # Every row is found by its key. A plan that was made while the tables were empty, or never analysed, would
+            # scan them whole for as long as it is cached.
+            "enable_seqscan": "off",
         }
         try:
             pool = await asyncpg.create_pool(
@@ -80,13 +98,20 @@ class PostgresDatabase:
         """See ``Database.write``."""
         return await self._shielded(work, "BEGIN" if durable else "BEGIN; SET LOCAL synchronous_commit TO OFF")
 
+    async def flush(self) -> None:
+        """See ``Database.flush``: a commit that is durable takes all before it along; this one has nothing else."""
+        await self._shielded(alone("flush"), "BEGIN")
+
     async def read(self, work: Work[T]) -> T:
         """See ``Database.read``."""
         return await self._shielded(work, "BEGIN READ ONLY")
 
     async def report(self, work: Work[T]) -> T:
         """See ``Database.report``."""
-        begin = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL statement_timeout TO {REPORT_TIMEOUT_MS}"
+        begin = (
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL enable_seqscan TO ON; "
+            f"SET LOCAL statement_timeout TO {REPORT_TIMEOUT_MS}"
+        )
         return await self._shielded(work, begin)
 
     async def close(self) -> None:
@@ -179,14 +204,37 @@ class PostgresDatabase:
             return rows
         if isinstance(step, AskMany):
             query = self._queries[step.query]
-            await connection.executemany(query.text, [_ordered(query.parameters, row) for row in step.rows])
+            if query.takes_rows:
+                found: Rows = await connection.fetch(query.text, *_columns(step.rows))
+                return found
+            await connection.executemany(query.text, step.rows)
+        elif isinstance(step, AskAll):
+            await self._all(connection, step)
         else:
             await connection.execute(step.text)
         return ()
 
+    async def _all(self, connection: Any, step: AskAll) -> None:
+        """One round trip for all that can go into one statement."""
+        names: list[str] = []
+        args: list[Any] = []
+        for part in step.parts:
+            query = self._queries[part.query]
+            if query.takes_rows:
+                names.append(part.query)
+                args += _columns(part.rows)
+            else:
+                await connection.executemany(query.text, part.rows)
+        if names:
+            await connection.fetch(as_one(tuple(names)), *args)
+
 
 def _ordered(parameters: tuple[str, ...], args: Mapping[str, Any]) -> list[Any]:
     return [args[name] for name in parameters]
+
+
+def _columns(rows: Sequence[Row]) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)]
 
 
 def _refusal(cause: Exception) -> Rejected:

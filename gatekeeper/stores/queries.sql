@@ -6,6 +6,10 @@
 -- Whether the database answers.
 SELECT 1;
 
+-- name: flush
+-- Nothing: SQLite flushes its log by itself.
+SELECT 1;
+
 -- name: has_migrations
 -- Whether the table of migrations is there.
 SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = 'schema_migration';
@@ -89,30 +93,26 @@ UPDATE api_key SET revoked_ms = COALESCE(revoked_ms, :now_ms) WHERE id = :id RET
 UPDATE api_key SET last_used_ms = :used_ms WHERE id = :id AND (last_used_ms IS NULL OR last_used_ms < :used_ms);
 
 -- name: lock_holds
--- The calls of a batch, locked in the order of their ids.
+-- The calls of a batch, locked.
 SELECT h.call_id, h.admitted_month, h.customer_id, h.key_id, h.user_id, h.agent_id, h.plan_id, h.route, h.upstream,
-    h.model, h.owner, h.state, h.started_ms, h.expires_ms, h.output_tokens, h.progress_units_micro, h.output_seen
-FROM json_each(:call_ids) w CROSS JOIN hold h ON h.call_id = w.value;
+    h.model, h.owner, h.state, h.started_ms, h.expires_ms, h.output_tokens, h.progress_units_micro, h.output_seen, h.lines
+FROM hold h WHERE h.call_id IN (VALUES (:call_id));
 
--- name: lines_of
--- What those calls hold.
-SELECT l.call_id, l.line, l.limit_name, l.scope, l.subject, l.dimension, l.span, l.start_ms, l.per_ms, l.cap, l.mode,
-    l.amount, l.actual
-FROM json_each(:call_ids) w CROSS JOIN hold_line l ON l.call_id = w.value
-ORDER BY l.call_id, l.line;
+-- name: recorded_calls
+-- Which of those calls are on record: they are over.
+SELECT call_id FROM usage_record WHERE call_id IN (VALUES (:call_id));
 
 -- name: records_of
--- Records by [month, call id].
+-- What those calls took.
 SELECT r.call_id, r.admitted_month, r.customer_id, r.key_id, r.user_id, r.agent_id, r.plan_id, r.route, r.upstream,
     r.model, r.method, r.path, r.status, r.outcome, r.streamed, r.started_ms, r.ended_ms, r.first_byte_ms,
     r.units_micro, r.source, r.note, r.charge_nano, r.cost_nano, r.usage, r.meters, r.evidence, r.meter_hash,
-    r.request_bytes, r.response_bytes, r.response_id, r.overrun_micro
-FROM json_each(:calls) w CROSS JOIN usage_record r
-    ON r.admitted_month = json_extract(w.value, '$[0]') AND r.call_id = json_extract(w.value, '$[1]');
+    r.request_bytes, r.response_bytes, r.response_id, r.overrun_micro, r.lines
+FROM usage_record r WHERE r.call_id IN (VALUES (:call_id));
 
 -- name: anchors_of
 -- Where those customers' billing periods start.
-SELECT c.id, c.anchor_ms FROM json_each(:customer_ids) w CROSS JOIN customer c ON c.id = w.value;
+SELECT id, anchor_ms FROM customer WHERE id IN (VALUES (:customer_id));
 
 -- name: ensure_counter
 -- A row to lock, where there is none.
@@ -126,18 +126,17 @@ VALUES (:scope, :subject, :dimension, :per_ms) ON CONFLICT DO NOTHING;
 
 -- name: lock_counters
 -- The counters of a batch, locked in the order of their keys.
+WITH w (scope, subject, dimension, span, start_ms) AS (VALUES (:scope, :subject, :dimension, :span, :start_ms))
 SELECT c.scope, c.subject, c.dimension, c.span, c.start_ms, c.used, c.held
-FROM json_each(:keys) w CROSS JOIN counter c
-    ON c.scope = json_extract(w.value, '$[0]') AND c.subject = json_extract(w.value, '$[1]')
-    AND c.dimension = json_extract(w.value, '$[2]') AND c.span = json_extract(w.value, '$[3]')
-    AND c.start_ms = json_extract(w.value, '$[4]');
+FROM w CROSS JOIN counter c ON c.scope = w.scope AND c.subject = w.subject AND c.dimension = w.dimension
+    AND c.span = w.span AND c.start_ms = w.start_ms;
 
 -- name: lock_buckets
--- The buckets of a batch, locked in the order of their keys, with the instant that dates them.
-SELECT b.scope, b.subject, b.dimension, b.per_ms, b.spent, b.at_ms, :now_ms
-FROM json_each(:keys) w CROSS JOIN bucket b
-    ON b.scope = json_extract(w.value, '$[0]') AND b.subject = json_extract(w.value, '$[1]')
-    AND b.dimension = json_extract(w.value, '$[2]') AND b.per_ms = json_extract(w.value, '$[3]');
+-- The buckets of a batch, locked in the order of their keys. Where the database has a clock, it dates them.
+WITH w (scope, subject, dimension, per_ms) AS (VALUES (:scope, :subject, :dimension, :per_ms))
+SELECT b.scope, b.subject, b.dimension, b.per_ms, b.spent, b.at_ms, NULL
+FROM w CROSS JOIN bucket b ON b.scope = w.scope AND b.subject = w.subject AND b.dimension = w.dimension
+    AND b.per_ms = w.per_ms;
 
 -- name: counters
 -- Counters as they stand, for a reader.
@@ -157,24 +156,27 @@ FROM json_each(:keys) w CROSS JOIN bucket b
 -- name: add_hold
 -- A new call. That its id is new was seen under the lock; if another process was quicker, this fails and is tried again.
 INSERT INTO hold (call_id, admitted_month, customer_id, key_id, user_id, agent_id, plan_id, route, upstream, model,
-    owner, state, started_ms, expires_ms, output_tokens, progress_units_micro, output_seen)
-VALUES (:call_id, :admitted_month, :customer_id, :key_id, :user_id, :agent_id, :plan_id, :route, :upstream, :model,
-    :owner, :state, :started_ms, :expires_ms, :output_tokens, :progress_units_micro, :output_seen);
+    owner, state, started_ms, expires_ms, output_tokens, progress_units_micro, output_seen, lines)
+VALUES (:call_id, :admitted_month, :customer_id, :key_id, :user_id, :agent_id, :plan_id, :route, :upstream,
+    :model, :owner, :state, :started_ms, :expires_ms, :output_tokens, :progress_units_micro, :output_seen, :lines);
 
--- name: add_line
--- One line of a call.
-INSERT INTO hold_line (call_id, line, limit_name, scope, subject, dimension, span, start_ms, per_ms, cap, mode, amount,
-    actual)
-VALUES (:call_id, :line, :limit_name, :scope, :subject, :dimension, :span, :start_ms, :per_ms, :cap, :mode, :amount,
-    :actual);
+-- name: extend_hold
+-- More output is held for; neither expiry nor progress goes back.
+UPDATE hold SET output_tokens = :output_tokens, expires_ms = :expires_ms, progress_units_micro = :units_micro,
+    output_seen = :output_seen
+WHERE call_id = :call_id;
 
--- name: end_hold
--- How a call ended.
-UPDATE hold SET state = :state WHERE call_id = :call_id;
+-- name: drop_holds
+-- Calls that ended: what they took stands in their records.
+DELETE FROM hold WHERE call_id IN (VALUES (:call_id));
 
--- name: end_line
--- What a call took of one line.
-UPDATE hold_line SET actual = :actual WHERE call_id = :call_id AND line = :line;
+-- name: recover_hold
+-- The sweeper closed it.
+UPDATE hold SET state = 'recovered' WHERE call_id = :call_id;
+
+-- name: forget_recovered
+-- Calls that nobody will settle any more.
+DELETE FROM hold WHERE state = 'recovered' AND expires_ms <= :before_ms;
 
 -- name: renew_hold
 -- A sign of life: neither expiry nor progress goes back.
@@ -190,24 +192,26 @@ SELECT call_id FROM hold WHERE state = 'open' AND expires_ms <= :now_ms ORDER BY
 
 -- name: set_counter
 -- The figures of a counter that is locked.
-UPDATE counter SET used = :used, held = :held
-WHERE scope = :scope AND subject = :subject AND dimension = :dimension AND span = :span AND start_ms = :start_ms;
+INSERT INTO counter (scope, subject, dimension, span, start_ms, used, held)
+VALUES (:scope, :subject, :dimension, :span, :start_ms, :used, :held)
+ON CONFLICT (scope, subject, dimension, span, start_ms) DO UPDATE SET used = excluded.used, held = excluded.held;
 
 -- name: set_bucket
 -- The figures of a bucket that is locked.
-UPDATE bucket SET spent = :spent, at_ms = :at_ms
-WHERE scope = :scope AND subject = :subject AND dimension = :dimension AND per_ms = :per_ms;
+INSERT INTO bucket (scope, subject, dimension, per_ms, spent, at_ms)
+VALUES (:scope, :subject, :dimension, :per_ms, :spent, :at_ms)
+ON CONFLICT (scope, subject, dimension, per_ms) DO UPDATE SET spent = excluded.spent, at_ms = excluded.at_ms;
 
 -- name: add_record
 -- The guard of settle: a second record of one call breaks the whole transaction, and nothing is counted.
 INSERT INTO usage_record (call_id, admitted_month, customer_id, key_id, user_id, agent_id, plan_id, route, upstream,
     model, method, path, status, outcome, streamed, started_ms, ended_ms, first_byte_ms, units_micro, source, note,
     charge_nano, cost_nano, usage, meters, evidence, meter_hash, request_bytes, response_bytes, response_id,
-    overrun_micro, day, corrects)
+    overrun_micro, day, corrects, lines)
 VALUES (:call_id, :admitted_month, :customer_id, :key_id, :user_id, :agent_id, :plan_id, :route, :upstream,
     :model, :method, :path, :status, :outcome, :streamed, :started_ms, :ended_ms, :first_byte_ms, :units_micro,
     :source, :note, :charge_nano, :cost_nano, :usage, :meters, :evidence, :meter_hash, :request_bytes,
-    :response_bytes, :response_id, :overrun_micro, :day, :corrects);
+    :response_bytes, :response_id, :overrun_micro, :day, :corrects, :lines);
 
 -- name: add_owed
 -- What the biller is to be told of one call.
@@ -220,9 +224,7 @@ SELECT r.call_id, r.admitted_month, r.customer_id, r.key_id, r.user_id, r.agent_
     r.model, r.method, r.path, r.status, r.outcome, r.streamed, r.started_ms, r.ended_ms, r.first_byte_ms,
     r.units_micro, r.source, r.note, r.charge_nano, r.cost_nano, r.usage, r.meters, r.evidence, r.meter_hash,
     r.request_bytes, r.response_bytes, r.response_id, r.overrun_micro
-FROM hold h JOIN usage_record r
-    ON r.admitted_month = h.admitted_month AND r.call_id IN (h.call_id, h.call_id || '#correction')
-WHERE h.call_id = :call_id ORDER BY r.call_id;
+FROM usage_record r WHERE r.call_id IN (:call_id, :call_id || '#correction') ORDER BY r.call_id;
 
 -- name: records
 -- The latest records before an instant.
@@ -244,25 +246,28 @@ SELECT day, COUNT(*) - COUNT(corrects), COALESCE(CAST(SUM(units_micro) AS BIGINT
 FROM usage_record WHERE started_ms >= :start_ms AND started_ms < :end_ms {who} GROUP BY day ORDER BY day;
 
 -- name: unbalanced_counters
--- The doctor's question: counters whose figures are not the sums of their calls' lines.
+-- The doctor's question: counters whose figures are not the sums over the records and the open holds.
 SELECT c.scope, c.subject, c.dimension, c.span, c.start_ms, c.used, c.held, COALESCE(s.used, 0), COALESCE(s.held, 0)
 FROM counter c LEFT JOIN (
-    SELECT l.scope, l.subject, l.dimension, l.span, l.start_ms, CAST(SUM(COALESCE(l.actual, 0)) AS BIGINT) AS used,
-        CAST(SUM(CASE WHEN h.state = 'open' THEN l.amount ELSE 0 END) AS BIGINT) AS held
-    FROM hold_line l JOIN hold h ON h.call_id = l.call_id WHERE l.per_ms IS NULL
-    GROUP BY l.scope, l.subject, l.dimension, l.span, l.start_ms
+    SELECT scope, subject, dimension, span, start_ms, SUM(taken) AS used, SUM(amount) AS held FROM (
+        SELECT json_extract(l.value, '$[0]') AS scope, json_extract(l.value, '$[1]') AS subject,
+            json_extract(l.value, '$[2]') AS dimension, json_extract(l.value, '$[3]') AS span,
+            json_extract(l.value, '$[4]') AS start_ms, json_extract(l.value, '$[6]') AS taken, 0 AS amount
+        FROM usage_record r CROSS JOIN json_each(r.lines) l
+        UNION ALL
+        SELECT json_extract(l.value, '$[0]'), json_extract(l.value, '$[1]'), json_extract(l.value, '$[2]'),
+            json_extract(l.value, '$[3]'), json_extract(l.value, '$[4]'), 0,
+            MAX(json_extract(l.value, '$[8]') + json_extract(l.value, '$[9]') * h.output_tokens)
+        FROM hold h CROSS JOIN json_each(h.lines, '$.stock') l WHERE h.state = 'open'
+        GROUP BY h.call_id, 1, 2, 3, 4, 5
+    ) each_call GROUP BY scope, subject, dimension, span, start_ms
 ) s ON s.scope = c.scope AND s.subject = c.subject AND s.dimension = c.dimension AND s.span = c.span
     AND s.start_ms = c.start_ms
 WHERE c.used <> COALESCE(s.used, 0) OR c.held <> COALESCE(s.held, 0)
 ORDER BY c.scope, c.subject, c.dimension, c.span, c.start_ms;
 
 -- name: unbalanced_calls
--- The doctor's question: calls whose lines of units do not say what their records say.
-SELECT t.call_id, t.actual, r.units FROM (
-    SELECT call_id, MAX(COALESCE(actual, 0)) AS actual FROM hold_line
-    WHERE per_ms IS NULL AND dimension = 'units' GROUP BY call_id
-) t LEFT JOIN (
-    SELECT COALESCE(corrects, call_id) AS call_id, CAST(SUM(units_micro) AS BIGINT) AS units
-    FROM usage_record GROUP BY COALESCE(corrects, call_id)
-) r ON r.call_id = t.call_id
-WHERE t.actual <> COALESCE(r.units, 0) ORDER BY t.call_id;
+-- The doctor's question: records that took something else of a counter of units than they say.
+SELECT r.call_id, json_extract(l.value, '$[6]'), r.units_micro FROM usage_record r CROSS JOIN json_each(r.lines) l
+WHERE json_extract(l.value, '$[2]') = 'units' AND json_extract(l.value, '$[6]') <> r.units_micro
+ORDER BY r.call_id;

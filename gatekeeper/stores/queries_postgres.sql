@@ -1,4 +1,9 @@
 -- The statements that must differ for Postgres, by the same names.
+-- One with unnest or ANY takes each parameter as the array of all rows.
+
+-- name: flush
+-- A record in the log for which the commit must wait.
+SELECT pg_logical_emit_message(TRUE, 'gatekeeper', '');
 
 -- name: has_migrations
 -- Whether the table of migrations is there.
@@ -11,45 +16,50 @@ SELECT pg_advisory_xact_lock(7316202601);
 -- name: lock_holds
 -- The sort stands below the row locks, so the locks are taken in that order.
 SELECT h.call_id, h.admitted_month, h.customer_id, h.key_id, h.user_id, h.agent_id, h.plan_id, h.route, h.upstream,
-    h.model, h.owner, h.state, h.started_ms, h.expires_ms, h.output_tokens, h.progress_units_micro, h.output_seen
-FROM hold h WHERE h.call_id IN (SELECT jsonb_array_elements_text(CAST(:call_ids AS JSONB)))
+    h.model, h.owner, h.state, h.started_ms, h.expires_ms, h.output_tokens, h.progress_units_micro, h.output_seen, h.lines
+FROM hold h WHERE h.call_id = ANY(CAST(:call_id AS TEXT[]))
 ORDER BY h.call_id FOR UPDATE OF h;
 
--- name: lines_of
--- What those calls hold.
-SELECT l.call_id, l.line, l.limit_name, l.scope, l.subject, l.dimension, l.span, l.start_ms, l.per_ms, l.cap, l.mode,
-    l.amount, l.actual
-FROM hold_line l WHERE l.call_id IN (SELECT jsonb_array_elements_text(CAST(:call_ids AS JSONB)))
-ORDER BY l.call_id, l.line;
+-- name: recorded_calls
+-- Which of those calls are on record: they are over.
+SELECT call_id FROM usage_record WHERE call_id = ANY(CAST(:call_id AS TEXT[]));
+
+-- name: drop_holds
+-- Calls that ended: what they took stands in their records.
+DELETE FROM hold WHERE call_id = ANY(CAST(:call_id AS TEXT[]));
 
 -- name: records_of
--- Records by [month, call id].
+-- What those calls took.
 SELECT r.call_id, r.admitted_month, r.customer_id, r.key_id, r.user_id, r.agent_id, r.plan_id, r.route, r.upstream,
     r.model, r.method, r.path, r.status, r.outcome, r.streamed, r.started_ms, r.ended_ms, r.first_byte_ms,
     r.units_micro, r.source, r.note, r.charge_nano, r.cost_nano, r.usage, r.meters, r.evidence, r.meter_hash,
-    r.request_bytes, r.response_bytes, r.response_id, r.overrun_micro
-FROM jsonb_array_elements(CAST(:calls AS JSONB)) w JOIN usage_record r
-    ON r.admitted_month = w ->> 0 AND r.call_id = w ->> 1;
+    r.request_bytes, r.response_bytes, r.response_id, r.overrun_micro, r.lines
+FROM usage_record r WHERE r.call_id = ANY(CAST(:call_id AS TEXT[]));
 
 -- name: anchors_of
 -- Where those customers' billing periods start.
 SELECT c.id, c.anchor_ms FROM customer c
-WHERE c.id IN (SELECT jsonb_array_elements_text(CAST(:customer_ids AS JSONB)));
+WHERE c.id = ANY(CAST(:customer_id AS TEXT[]));
 
 -- name: lock_counters
 -- The sort stands below the row locks, so the locks are taken in that order.
 SELECT c.scope, c.subject, c.dimension, c.span, c.start_ms, c.used, c.held
-FROM jsonb_array_elements(CAST(:keys AS JSONB)) w JOIN counter c
-    ON c.scope = w ->> 0 AND c.subject = w ->> 1 AND c.dimension = w ->> 2 AND c.span = w ->> 3
-    AND c.start_ms = CAST(w ->> 4 AS BIGINT)
+FROM unnest(
+    CAST(:scope AS TEXT[]), CAST(:subject AS TEXT[]), CAST(:dimension AS TEXT[]), CAST(:span AS TEXT[]),
+    CAST(:start_ms AS BIGINT[])
+) w (scope, subject, dimension, span, start_ms)
+JOIN counter c ON c.scope = w.scope AND c.subject = w.subject AND c.dimension = w.dimension AND c.span = w.span
+    AND c.start_ms = w.start_ms
 ORDER BY c.scope, c.subject, c.dimension, c.span, c.start_ms FOR UPDATE OF c;
 
 -- name: lock_buckets
 -- The same, with the database's clock. Read before a lock is waited for it is too early, which drains too little.
 SELECT b.scope, b.subject, b.dimension, b.per_ms, b.spent, b.at_ms,
     CAST(floor(extract(epoch FROM clock_timestamp()) * 1000) AS BIGINT)
-FROM jsonb_array_elements(CAST(:keys AS JSONB)) w JOIN bucket b
-    ON b.scope = w ->> 0 AND b.subject = w ->> 1 AND b.dimension = w ->> 2 AND b.per_ms = CAST(w ->> 3 AS BIGINT)
+FROM unnest(
+    CAST(:scope AS TEXT[]), CAST(:subject AS TEXT[]), CAST(:dimension AS TEXT[]), CAST(:per_ms AS BIGINT[])
+) w (scope, subject, dimension, per_ms)
+JOIN bucket b ON b.scope = w.scope AND b.subject = w.subject AND b.dimension = w.dimension AND b.per_ms = w.per_ms
 ORDER BY b.scope, b.subject, b.dimension, b.per_ms FOR UPDATE OF b;
 
 -- name: counters
@@ -65,3 +75,108 @@ SELECT b.scope, b.subject, b.dimension, b.per_ms, b.spent, b.at_ms,
     CAST(floor(extract(epoch FROM clock_timestamp()) * 1000) AS BIGINT)
 FROM jsonb_array_elements(CAST(:keys AS JSONB)) w JOIN bucket b
     ON b.scope = w ->> 0 AND b.subject = w ->> 1 AND b.dimension = w ->> 2 AND b.per_ms = CAST(w ->> 3 AS BIGINT);
+
+-- name: unbalanced_counters
+-- The doctor's question: counters whose figures are not the sums over the records and the open holds.
+SELECT c.scope, c.subject, c.dimension, c.span, c.start_ms, c.used, c.held, COALESCE(s.used, 0), COALESCE(s.held, 0)
+FROM counter c LEFT JOIN (
+    SELECT scope, subject, dimension, span, start_ms, SUM(taken) AS used, SUM(amount) AS held FROM (
+        SELECT l ->> 0 AS scope, l ->> 1 AS subject, l ->> 2 AS dimension, l ->> 3 AS span,
+            CAST(l ->> 4 AS BIGINT) AS start_ms, CAST(l ->> 6 AS BIGINT) AS taken, 0 AS amount
+        FROM usage_record r CROSS JOIN jsonb_array_elements(CAST(r.lines AS JSONB)) l
+        UNION ALL
+        SELECT l ->> 0, l ->> 1, l ->> 2, l ->> 3, CAST(l ->> 4 AS BIGINT), 0,
+            MAX(CAST(l ->> 8 AS BIGINT) + CAST(l ->> 9 AS BIGINT) * h.output_tokens)
+        FROM hold h CROSS JOIN jsonb_array_elements(CAST(h.lines AS JSONB) -> 'stock') l WHERE h.state = 'open'
+        GROUP BY h.call_id, 1, 2, 3, 4, 5
+    ) each_call GROUP BY scope, subject, dimension, span, start_ms
+) s ON s.scope = c.scope AND s.subject = c.subject AND s.dimension = c.dimension AND s.span = c.span
+    AND s.start_ms = c.start_ms
+WHERE c.used <> COALESCE(s.used, 0) OR c.held <> COALESCE(s.held, 0)
+ORDER BY c.scope, c.subject, c.dimension, c.span, c.start_ms;
+
+-- name: unbalanced_calls
+-- The doctor's question: records that took something else of a counter of units than they say.
+SELECT r.call_id, CAST(l ->> 6 AS BIGINT), r.units_micro
+FROM usage_record r CROSS JOIN jsonb_array_elements(CAST(r.lines AS JSONB)) l
+WHERE l ->> 2 = 'units' AND CAST(l ->> 6 AS BIGINT) <> r.units_micro
+ORDER BY r.call_id;
+
+-- name: ensure_counter
+-- A row to lock, where there is none.
+INSERT INTO counter (
+    scope, subject, dimension, span, start_ms
+) SELECT * FROM unnest(
+    CAST(:scope AS TEXT[]), CAST(:subject AS TEXT[]), CAST(:dimension AS TEXT[]), CAST(:span AS TEXT[]),
+    CAST(:start_ms AS BIGINT[])
+) ON CONFLICT DO NOTHING;
+
+-- name: ensure_bucket
+-- A row to lock, where there is none.
+INSERT INTO bucket (
+    scope, subject, dimension, per_ms
+) SELECT * FROM unnest(
+    CAST(:scope AS TEXT[]), CAST(:subject AS TEXT[]), CAST(:dimension AS TEXT[]), CAST(:per_ms AS BIGINT[])
+) ON CONFLICT DO NOTHING;
+
+-- name: add_hold
+-- A new call. That its id is new was seen in this transaction; if another process was quicker, it is tried again.
+INSERT INTO hold (
+    call_id, admitted_month, customer_id, key_id, user_id, agent_id, plan_id, route, upstream, model, owner, state,
+    started_ms, expires_ms, output_tokens, progress_units_micro, output_seen, lines
+) SELECT * FROM unnest(
+    CAST(:call_id AS TEXT[]), CAST(:admitted_month AS TEXT[]), CAST(:customer_id AS TEXT[]),
+    CAST(:key_id AS TEXT[]), CAST(:user_id AS TEXT[]), CAST(:agent_id AS TEXT[]), CAST(:plan_id AS TEXT[]),
+    CAST(:route AS TEXT[]), CAST(:upstream AS TEXT[]), CAST(:model AS TEXT[]), CAST(:owner AS TEXT[]),
+    CAST(:state AS TEXT[]), CAST(:started_ms AS BIGINT[]), CAST(:expires_ms AS BIGINT[]),
+    CAST(:output_tokens AS BIGINT[]), CAST(:progress_units_micro AS BIGINT[]), CAST(:output_seen AS BIGINT[]),
+    CAST(:lines AS TEXT[])
+);
+
+-- name: add_record
+-- The guard of settle: a second record of one call breaks the whole transaction, and nothing is counted.
+INSERT INTO usage_record (
+    call_id, admitted_month, customer_id, key_id, user_id, agent_id, plan_id, route, upstream, model, method, path,
+    status, outcome, streamed, started_ms, ended_ms, first_byte_ms, units_micro, source, note, charge_nano,
+    cost_nano, usage, meters, evidence, meter_hash, request_bytes, response_bytes, response_id, overrun_micro, day,
+    corrects, lines
+) SELECT * FROM unnest(
+    CAST(:call_id AS TEXT[]), CAST(:admitted_month AS TEXT[]), CAST(:customer_id AS TEXT[]),
+    CAST(:key_id AS TEXT[]), CAST(:user_id AS TEXT[]), CAST(:agent_id AS TEXT[]), CAST(:plan_id AS TEXT[]),
+    CAST(:route AS TEXT[]), CAST(:upstream AS TEXT[]), CAST(:model AS TEXT[]), CAST(:method AS TEXT[]),
+    CAST(:path AS TEXT[]), CAST(:status AS BIGINT[]), CAST(:outcome AS TEXT[]), CAST(:streamed AS BIGINT[]),
+    CAST(:started_ms AS BIGINT[]), CAST(:ended_ms AS BIGINT[]), CAST(:first_byte_ms AS BIGINT[]),
+    CAST(:units_micro AS BIGINT[]), CAST(:source AS TEXT[]), CAST(:note AS TEXT[]), CAST(:charge_nano AS BIGINT[]),
+    CAST(:cost_nano AS BIGINT[]), CAST(:usage AS TEXT[]), CAST(:meters AS TEXT[]), CAST(:evidence AS TEXT[]),
+    CAST(:meter_hash AS TEXT[]), CAST(:request_bytes AS BIGINT[]), CAST(:response_bytes AS BIGINT[]),
+    CAST(:response_id AS TEXT[]), CAST(:overrun_micro AS BIGINT[]), CAST(:day AS TEXT[]), CAST(:corrects AS TEXT[]),
+    CAST(:lines AS TEXT[])
+);
+
+-- name: add_owed
+-- What the biller is to be told of one call.
+INSERT INTO owed (
+    call_id, customer_id, plan_id, period_start_ms, started_ms, settled_ms, units_micro, charge_nano
+) SELECT * FROM unnest(
+    CAST(:call_id AS TEXT[]), CAST(:customer_id AS TEXT[]), CAST(:plan_id AS TEXT[]),
+    CAST(:period_start_ms AS BIGINT[]), CAST(:started_ms AS BIGINT[]), CAST(:settled_ms AS BIGINT[]),
+    CAST(:units_micro AS BIGINT[]), CAST(:charge_nano AS BIGINT[])
+);
+
+-- name: set_counter
+-- The figures of a counter that is locked.
+UPDATE counter t SET used = v.used, held = v.held
+FROM unnest(
+    CAST(:scope AS TEXT[]), CAST(:subject AS TEXT[]), CAST(:dimension AS TEXT[]), CAST(:span AS TEXT[]),
+    CAST(:start_ms AS BIGINT[]), CAST(:used AS BIGINT[]), CAST(:held AS BIGINT[])
+) v (scope, subject, dimension, span, start_ms, used, held)
+WHERE t.scope = v.scope AND t.subject = v.subject AND t.dimension = v.dimension AND t.span = v.span AND t.start_ms = v.start_ms;
+
+-- name: set_bucket
+-- The figures of a bucket that is locked.
+UPDATE bucket t SET spent = v.spent, at_ms = v.at_ms
+FROM unnest(
+    CAST(:scope AS TEXT[]), CAST(:subject AS TEXT[]), CAST(:dimension AS TEXT[]), CAST(:per_ms AS BIGINT[]),
+    CAST(:spent AS BIGINT[]), CAST(:at_ms AS BIGINT[])
+) v (scope, subject, dimension, per_ms, spent, at_ms)
+WHERE t.scope = v.scope AND t.subject = v.subject AND t.dimension = v.dimension AND t.per_ms = v.per_ms;

@@ -54,7 +54,11 @@ CREATE TABLE bucket (
     PRIMARY KEY (scope, subject, dimension, per_ms)
 );
 
--- One row a call, for ever: whoever ends a call locks it here first.
+-- The calls in flight: whoever extends or ends one locks it here first, and its end deletes the row. One that the sweeper
+-- closed stays for 35 days ('recovered'), so that the true settle, should it come late, knows what was counted.
+-- lines is JSON, in the order of the lines: {"stock": [[scope, subject, dimension, span, start_ms, limit, cap, mode, fixed,
+-- per_output, ends_ms], ...], "rates": [[scope, subject, dimension, per_ms, limit, cap, amount], ...]}.
+-- A counter holds the largest fixed + per_output * output_tokens of the call's lines on it.
 CREATE TABLE hold (
     call_id TEXT PRIMARY KEY,
     admitted_month TEXT NOT NULL,
@@ -67,38 +71,20 @@ CREATE TABLE hold (
     upstream TEXT NOT NULL,
     model TEXT,
     owner TEXT NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('open', 'settled', 'released', 'recovered', 'corrected')),
+    state TEXT NOT NULL CHECK (state IN ('open', 'recovered')),
     started_ms BIGINT NOT NULL,
     expires_ms BIGINT NOT NULL,
     output_tokens BIGINT NOT NULL CHECK (output_tokens >= 0),
     progress_units_micro BIGINT NOT NULL DEFAULT 0 CHECK (progress_units_micro >= 0),
-    output_seen BIGINT NOT NULL DEFAULT 0 CHECK (output_seen IN (0, 1))
+    output_seen BIGINT NOT NULL DEFAULT 0 CHECK (output_seen IN (0, 1)),
+    lines TEXT NOT NULL
 );
-CREATE INDEX hold_by_expiry ON hold (expires_ms) WHERE state = 'open';
-
--- What a call holds on each row, and what it took in the end. A stock line has span and start_ms, a rate line per_ms.
-CREATE TABLE hold_line (
-    call_id TEXT NOT NULL REFERENCES hold (call_id),
-    line BIGINT NOT NULL,
-    limit_name TEXT NOT NULL,
-    scope TEXT NOT NULL,
-    subject TEXT NOT NULL,
-    dimension TEXT NOT NULL,
-    span TEXT,
-    start_ms BIGINT,
-    per_ms BIGINT,
-    cap BIGINT,
-    mode TEXT,
-    amount BIGINT NOT NULL CHECK (amount >= 0),
-    actual BIGINT CHECK (actual >= 0),
-    PRIMARY KEY (call_id, line),
-    CHECK ((per_ms IS NULL AND span IS NOT NULL AND start_ms IS NOT NULL AND mode IS NOT NULL)
-        OR (per_ms IS NOT NULL AND span IS NULL AND cap IS NOT NULL))
-);
+CREATE INDEX hold_by_expiry ON hold (state, expires_ms);
 
 -- What is known of one call when it is over. Append only. The primary key is the guard of settle: a call counts once.
 -- A true settle that comes after a recovery appends the difference as call_id || '#correction', with corrects = call_id.
--- usage, meters and evidence are JSON. day is the UTC day of started_ms, YYYY-MM-DD.
+-- usage, meters, evidence and lines are JSON. day is the UTC day of started_ms, YYYY-MM-DD. lines is what the call took of
+-- each counter: [[scope, subject, dimension, span, start_ms, limit, taken], ...]; a correction has the differences.
 CREATE TABLE usage_record (
     call_id TEXT NOT NULL,
     admitted_month TEXT NOT NULL,
@@ -133,14 +119,15 @@ CREATE TABLE usage_record (
     overrun_micro BIGINT NOT NULL CHECK (overrun_micro >= 0),
     day TEXT NOT NULL,
     corrects TEXT,
-    PRIMARY KEY (admitted_month, call_id),
+    lines TEXT NOT NULL,
+    PRIMARY KEY (call_id, admitted_month),
     CHECK (corrects IS NOT NULL OR (units_micro >= 0 AND charge_nano >= 0))
 );
 CREATE INDEX usage_by_customer ON usage_record (customer_id, started_ms);
 CREATE INDEX usage_by_key ON usage_record (key_id, started_ms);
 CREATE INDEX usage_by_start ON usage_record (started_ms);
 
--- What the biller is still to be told: written with the record, frozen into a batch later.
+-- What the biller is still to be told, of plans that are billed: written with the record, frozen into a batch later.
 CREATE TABLE owed (
     call_id TEXT PRIMARY KEY,
     customer_id TEXT NOT NULL,
@@ -152,7 +139,7 @@ CREATE TABLE owed (
     charge_nano BIGINT NOT NULL,
     batch_id TEXT
 );
-CREATE INDEX owed_unbatched ON owed (customer_id, period_start_ms) WHERE batch_id IS NULL;
+CREATE INDEX owed_unbatched ON owed (call_id) WHERE batch_id IS NULL;
 
 -- Stable for readers outside: one row a key and UTC day. tokens are whole units.
 CREATE VIEW api_key_usage AS

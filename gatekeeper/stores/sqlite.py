@@ -9,15 +9,16 @@ import fcntl
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
 from gatekeeper.errors import Fault
-from gatekeeper.stores.database import Ask, AskMany, Rows, Script, Step, Steps, Work, fault, rejected
-from gatekeeper.stores.queries import for_sqlite
+from gatekeeper.stores.database import Ask, AskAll, AskMany, Row, Rows, Script, Step, Steps, Work, fault, rejected
+from gatekeeper.stores.queries import Query, for_rows, for_sqlite
+from gatekeeper.stores.worker import Worker
 
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -29,12 +30,18 @@ CHECKPOINT_COMMITS = 100
 # itself: then the writer copies the last few pages, for once.
 LOG_FRAMES_MAX = 4_096
 LOG_BYTES_MAX = LOG_FRAMES_MAX * 4_096
+# 64 records are some 2,200 parameters, of the 32,766 that one statement may have.
+ROWS_MAX = 64
+# The length of the log is flushed too, as far as reading it back needs it.
+_datasync = getattr(os, "fdatasync", os.fsync)
 # RETURNING came with 3.35.
 OLDEST = (3, 35, 0)
 
 
 class SqliteDatabase:
     """See ``Database``. Cancelling a caller does not stop a transaction whose turn has come."""
+
+    flushes_apart = True
 
     def __init__(self, path: Path, checkpoint_commits: int, log_frames_max: int) -> None:
         self._path = path
@@ -44,7 +51,10 @@ class SqliteDatabase:
         self._lookups = _Thread("gatekeeper-lookups", path, "PRAGMA query_only = ON")
         self._reports = _Thread("gatekeeper-reports", path, "PRAGMA query_only = ON")
         self._gate: int | None = None
-        self._durable: bool | None = None
+        self._flusher = Worker("gatekeeper-flusher")
+        self._flushing: asyncio.Future[None] | None = None
+        self._log: int | None = None
+        self._lost: OSError | None = None
         self._commits = 0
         self._checkpoint: asyncio.Task[None] | None = None
         self._closed = False
@@ -66,12 +76,26 @@ class SqliteDatabase:
 
     async def write(self, work: Work[T], *, durable: bool = True) -> T:
         """See ``Database.write``."""
-        result = await self._writer.run(lambda: self._transaction(work, durable))
+        result = await self._writer.run(lambda: self._transaction(work))
+        if durable:
+            await self.flush()
         self._commits += 1
         if self._commits >= self._checkpoint_commits and (self._checkpoint is None or self._checkpoint.done()):
             self._commits = 0
             self._checkpoint = asyncio.create_task(self._copy_log())
         return result
+
+    async def flush(self) -> None:
+        """See ``Database.flush``. Callers that wait at the same moment share one fsync."""
+        if self._lost is not None:
+            raise fault(f"SQLite: {self._lost}; what was written since is not safe until the process is started again")
+        if self._flushing is None:
+            self._flushing = self._flusher.run(self._sync)
+        try:
+            # Shielded: others wait for the same.
+            await asyncio.shield(self._flushing)
+        except OSError as cause:
+            raise fault(f"SQLite: {cause}") from cause
 
     async def read(self, work: Work[T]) -> T:
         """See ``Database.read``."""
@@ -90,26 +114,42 @@ class SqliteDatabase:
             await asyncio.gather(self._checkpoint, return_exceptions=True)
         for thread in (self._reports, self._lookups, self._writer):
             await thread.close()
-        if self._gate is not None:
-            os.close(self._gate)
-            self._gate = None
+        await self._flusher.close()
+        for descriptor in (self._gate, self._log):
+            if descriptor is not None:
+                os.close(descriptor)
+        self._gate = self._log = None
 
     def _prepare(self) -> None:
         """Open the file as its writer. Two processes cannot switch a new file to WAL at once: hence in the gate."""
         self._gate = os.open(f"{self._path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         with self._in_the_gate():
-            self._writer.connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            (mode,) = self._writer.connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise fault(f"SQLite: {self._path} stands where no write-ahead log can be (journal mode {mode})")
+        # A commit waits for no disk: see ``_sync``. The log itself is synced before a checkpoint copies it.
+        self._writer.connection.execute("PRAGMA synchronous = NORMAL")
         # Checkpoints run beside the commits, never within one.
         self._writer.connection.execute("PRAGMA wal_autocheckpoint = 0").fetchone()
         self._writer.connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES_MAX}").fetchone()
 
-    def _transaction(self, work: Work[T], durable: bool) -> T:
+    def _transaction(self, work: Work[T]) -> T:
         with self._in_the_gate():
-            if self._durable is not durable:
-                # Cannot be changed inside a transaction.
-                self._writer.connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-                self._durable = durable
             return self._writer.transaction(work, "BEGIN IMMEDIATE")
+
+    def _sync(self) -> None:
+        """What ``PRAGMA synchronous = FULL`` does at the end of each commit, here for all commits until now at once and
+        beside the next ones: neither the gate nor the write lock waits for the disk."""
+        # Whoever comes from here on may have committed too late for this one.
+        self._flushing = None
+        if self._log is None:
+            self._log = os.open(f"{self._path}-wal", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            _datasync(self._log)
+        except OSError as failure:
+            # The system may have dropped what it could not write, and the next fsync would not say so.
+            self._lost = failure
+            raise
 
     @contextmanager
     def _in_the_gate(self) -> Iterator[None]:
@@ -138,7 +178,7 @@ class _Thread:
     """A thread with its own connection, which it opens when it is first used."""
 
     def __init__(self, name: str, path: Path, *pragmas: str) -> None:
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._worker = Worker(name)
         self._path = path
         self._queries = for_sqlite()
         self._pragmas = (f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}", "PRAGMA foreign_keys = ON", *pragmas)
@@ -156,11 +196,16 @@ class _Thread:
 
     async def run(self, job: Callable[[], T]) -> T:
         """The job's result, on the thread. Raises Fault for what SQLite and the system raise."""
-        loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._executor, _translated(job))
+            return await self._worker.run(job)
+        except (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError) as cause:
+            raise rejected(f"SQLite: {cause}") from cause
+        except OverflowError as cause:
+            raise rejected("a number does not fit 64 bits") from cause
+        except (sqlite3.Error, OSError) as cause:
+            raise fault(f"SQLite: {cause}") from cause
         except RuntimeError as cause:
-            if "shutdown" in str(cause):
+            if "closed" in str(cause):
                 raise fault("the store is closed") from cause
             raise
 
@@ -184,10 +229,9 @@ class _Thread:
 
     async def close(self) -> None:
         """Waits for the jobs under way."""
-        loop = asyncio.get_running_loop()
         if self._connection is not None:
-            await loop.run_in_executor(self._executor, self._connection.close)
-        await asyncio.to_thread(self._executor.shutdown)
+            await self._worker.run(self._connection.close)
+        await self._worker.close()
 
     def _drive(self, steps: Steps[T]) -> T:
         rows: Rows = ()
@@ -204,12 +248,31 @@ class _Thread:
 
     def _answer(self, step: Step) -> Rows:
         if isinstance(step, Ask):
-            return self.connection.execute(self._queries[step.query].text, step.args).fetchall()
+            query = self._queries[step.query]
+            return self.connection.execute(query.text, [step.args[name] for name in query.parameters]).fetchall()
         if isinstance(step, AskMany):
-            self.connection.executemany(self._queries[step.query].text, step.rows)
-        else:
-            self._script(step)
+            return self._many(self._queries[step.query], step.rows)
+        if isinstance(step, AskAll):
+            for part in step.parts:
+                self._many(self._queries[part.query], part.rows)
+            return ()
+        self._script(step)
         return ()
+
+    def _many(self, query: Query, rows: Sequence[Row]) -> Rows:
+        """VALUES take many rows at once, 1, 2, 4... up to ROWS_MAX so that few texts are enough: sqlite3 gives the
+        interpreter away at each statement, and may have to wait for it each time."""
+        if not query.takes_rows:
+            self.connection.executemany(query.text, rows)
+            return ()
+        start = 0
+        found: list[Row] = []
+        while start < len(rows):
+            count = min(1 << (len(rows) - start).bit_length() - 1, ROWS_MAX)
+            flat = list(chain.from_iterable(rows[start : start + count]))
+            found += self.connection.execute(for_rows(query, count), flat).fetchall()
+            start += count
+        return found
 
     def _script(self, script: Script) -> None:
         """Statement by statement: sqlite3's own executescript would commit the transaction first."""
@@ -219,17 +282,3 @@ class _Thread:
             if sqlite3.complete_statement(statement):
                 self.connection.execute(statement)
                 statement = ""
-
-
-def _translated(job: Callable[[], T]) -> Callable[[], T]:
-    def translated() -> T:
-        try:
-            return job()
-        except (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError) as cause:
-            raise rejected(f"SQLite: {cause}") from cause
-        except OverflowError as cause:
-            raise rejected("a number does not fit 64 bits") from cause
-        except (sqlite3.Error, OSError) as cause:
-            raise fault(f"SQLite: {cause}") from cause
-
-    return translated

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 from gatekeeper.clock import Clock
 from gatekeeper.ports import Customer, Holder, Key, Store, UsageDay, UsageRecord, UsageTotal
-from gatekeeper.stores.database import AskMany, Database, Rows, Steps, alone
+from gatekeeper.stores.database import AskMany, Database, Row, Rows, Steps, alone
 from gatekeeper.stores.ledger import SqlLedger
 from gatekeeper.stores.migrate import migrate
 from gatekeeper.stores.postgres import PostgresDatabase
@@ -79,7 +79,7 @@ class SqlStore(SqlLedger):
     async def touch_keys(self, last_used_ms: Mapping[str, int]) -> None:
         """Record last use, many keys at once; never moves a time back."""
         # Sorted: two processes that touch the same keys lock them in the same order.
-        rows = [{"id": key_id, "used_ms": used_ms} for key_id, used_ms in sorted(last_used_ms.items())]
+        rows = [(used_ms, key_id) for key_id, used_ms in sorted(last_used_ms.items())]
         if rows:
             await self._database.write(lambda: _many("touch_key", rows), durable=False)
 
@@ -153,7 +153,7 @@ async def open_store(url: str, *, clock: Clock) -> Store:
     return SqlStore(database, clock)
 
 
-def _many(query: str, rows: Sequence[Mapping[str, object]]) -> Steps[None]:
+def _many(query: str, rows: Sequence[Row]) -> Steps[None]:
     yield AskMany(query, rows)
 
 

@@ -2,7 +2,7 @@
 
 from decimal import Decimal
 
-from gatekeeper.rules.declared import DeclaredLimit, DeclaredRate, Release, applying, applying_rates
+from gatekeeper.rules.declared import DeclaredLimit, DeclaredRate, applying, applying_rates
 from gatekeeper.rules.limits import DOLLARS, REQUESTS, Mode, RateLimit, Scope, StockLimit, Window
 from gatekeeper.rules.lines import Subject
 from gatekeeper.rules.plans import Plan
@@ -83,16 +83,6 @@ def test_the_plan_comes_first_and_its_quota_is_never_beaten():
 def test_a_default_of_the_plan_and_one_of_the_gateway_both_apply():
     plan = Plan("pro", "Pro", Decimal(99), None, limits=(StockLimit("a", Scope.USER, DOLLARS, Window.DAY, 5),))
     assert names([limit("b", Scope.USER)], ALICE, plan) == ["a", "b"]
-
-
-def test_a_plan_says_which_of_its_limits_stay_shut_until_the_billing_period_ends():
-    limits = (
-        StockLimit("a", Scope.USER, DOLLARS, Window.DAY, 5),
-        StockLimit("b", Scope.CUSTOMER, DOLLARS, Window.DAY, 5),
-    )
-    plan = Plan("pro", "Pro", Decimal(99), QUOTA, limits=limits, released_by_billing=frozenset({"b"}))
-    found = {each.limit.name: each.release for each in applying((), plan, ALICE)}
-    assert found == {"quota": Release.WINDOW, "a": Release.WINDOW, "b": Release.BILLING_PERIOD}
 
 
 def test_an_unlimited_rate_takes_the_default_away_and_is_none_itself():

@@ -3,13 +3,11 @@
 from decimal import Decimal
 
 from gatekeeper.rules.limits import ONE_REQUEST, REQUESTS, UNITS, Mode, RateLimit, Scope, StockLimit, Window
-from gatekeeper.rules.lines import Bounds, Subject, rate_lines, stock_lines
+from gatekeeper.rules.lines import Subject, rate_lines, stock_lines, token_bounds
 from gatekeeper.rules.plans import Plan
 
 NOON = 1_750_000_000_000
-BOUNDS = Bounds(
-    fixed_micro=5_000_000, output_tokens=10, output_tokens_min=1, rate_micro=7_000_000, rate_least_micro=2_000_000
-)
+BOUNDS = token_bounds(input_bound=5, input_usual=4, input_least=2, output=10, output_min=1, rate_output=3)
 ACME = Subject("acme", "pro", "chat", anchor_ms=0, key_id="key_1", user_id="u1", agent_id=None, model="gpt-4o")
 
 

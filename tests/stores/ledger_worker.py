@@ -1,6 +1,6 @@
 """A second process for the store's tests: opens the store, says ``ready``, waits for a line, does one thing.
 
-Run as ``ledger_worker.py URL hold|settle|recover|hang NAME COUNT``.
+Run as ``ledger_worker.py URL hold|extend|settle|recover|hang NAME COUNT``.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from gatekeeper.clock import SystemClock
-from gatekeeper.ports import Progress
+from gatekeeper.ports import Extension, Progress
 from gatekeeper.rules.limits import Granted
 from gatekeeper.stores import open_store
 
@@ -44,6 +44,19 @@ async def _hold(store, name, count):
     return granted
 
 
+async def _extend(store, name, count):
+    """Five streams that go on, one unit at a time, until they are cut; the answer is how many units they got."""
+    calls = [f"{name}-{n}" for n in range(count)]
+    await asyncio.gather(*(store.hold(make.order(call, make.line(per_output=make.MICRO))) for call in calls))
+    got = 0
+    while calls:
+        asked = [Extension(call, 1, 1, 0, True, make.NOW_MS + 30_000, make.NOW_MS) for call in calls]
+        answers = await asyncio.gather(*(store.extend(one) for one in asked))
+        calls = [call for call, answer in zip(calls, answers, strict=True) if isinstance(answer, Granted)]
+        got += len(calls)
+    return got
+
+
 async def _settle(store, _name, count):
     """Every process settles the same calls."""
     settled = await asyncio.gather(*(store.settle(make.settlement(f"c{n}")) for n in range(count)))
@@ -68,7 +81,7 @@ async def main(url, what, name, count):
     store = await open_store(url, clock=SystemClock())
     say("ready")
     await asyncio.to_thread(sys.stdin.readline)
-    deeds = {"hold": _hold, "settle": _settle, "recover": _recover, "hang": _hang}
+    deeds = {"hold": _hold, "extend": _extend, "settle": _settle, "recover": _recover, "hang": _hang}
     say(await deeds[what](store, name, count))
     await store.close()
 

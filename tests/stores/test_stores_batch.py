@@ -1,20 +1,25 @@
 """One transaction for many calls does exactly what one transaction for each of them does."""
 
 import asyncio
+import os
 import sqlite3
 import tempfile
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gatekeeper.errors import Fault
+from gatekeeper.ports import Extension
 from gatekeeper.rules.limits import BucketKey, CounterKey, Mode, RateLine, StockLine
 from gatekeeper.stores import open_store
 from gatekeeper.stores.batch import Batch
+from gatekeeper.stores.database import AskAll, fault
 from gatekeeper.stores.lane import Lane
 from gatekeeper.stores.migrate import migrate
-from gatekeeper.stores.ops import Held, HoldOp, RecoverOp, ReleaseOp, SettleOp
+from gatekeeper.stores.ops import ExtendOp, Held, HoldOp, RecoverOp, ReleaseOp, SettleOp
 from gatekeeper.stores.sqlite import SqliteDatabase
 
 
@@ -57,6 +62,7 @@ deeds = st.one_of(
     st.tuples(st.just("hold"), calls, orders),
     st.tuples(st.just("hold"), calls, orders),
     st.tuples(st.just("settle"), calls, st.integers(-1, 60)),
+    st.tuples(st.just("extend"), calls, st.tuples(st.integers(-1, 9), st.integers(0, 9))),
     st.tuples(st.just("recover"), calls, st.none()),
     st.tuples(st.just("release"), calls, st.none()),
 )
@@ -66,7 +72,6 @@ EVERYTHING = (
     "SELECT * FROM counter ORDER BY 1, 2",
     "SELECT * FROM bucket ORDER BY 1, 2",
     "SELECT * FROM hold ORDER BY 1",
-    "SELECT * FROM hold_line ORDER BY 1, 2",
     "SELECT * FROM usage_record ORDER BY 1",
     "SELECT * FROM owed ORDER BY 1",
 )
@@ -82,6 +87,9 @@ def _op(make, deed, call, what):
             )
         case "settle":
             return SettleOp(make.settlement(call_id, what, plan=make.plan(cap=50)))
+        case "extend":
+            least, more = what
+            return ExtendOp(Extension(call_id, least + more, least, more, True, make.NOW_MS + 30_000, make.NOW_MS))
         case "recover":
             return RecoverOp(call_id, make.NOW_MS + 30_000, {"pro": make.plan(cap=50)})
         case _:
@@ -100,7 +108,7 @@ async def _run(rounds, make, *, together):
             answers = []
             for deeds_of_round in rounds:
                 ops = [_op(make, *deed) for deed in deeds_of_round]
-                ask = [lane.hold(op) if isinstance(op, HoldOp) else lane.settle(op) for op in ops]
+                ask = [lane.hold(op) if isinstance(op, HoldOp) else lane.carry_out(op) for op in ops]
                 if together:
                     answers += await asyncio.gather(*ask, return_exceptions=True)
                 else:
@@ -139,7 +147,7 @@ def test_whatever_happens_the_sums_hold(make, rounds):
                     ops = [_op(make, *deed) for deed in deeds_of_round]
                     calls_seen |= {op.call_id for op in ops}
                     lane = store._lane
-                    ask = [lane.hold(op) if isinstance(op, HoldOp) else lane.settle(op) for op in ops]
+                    ask = [lane.hold(op) if isinstance(op, HoldOp) else lane.carry_out(op) for op in ops]
                     await asyncio.gather(*ask, return_exceptions=True)
                     assert await store.unbalanced() == ([], [])
                 await asyncio.gather(*(store.settle(make.settlement(call, 3)) for call in calls_seen))
@@ -155,30 +163,100 @@ def test_whatever_happens_the_sums_hold(make, rounds):
 
 def test_calls_that_wait_at_the_same_moment_share_a_transaction(tmp_path, make):
     class Counted:
-        """A database that counts the transactions and looks into the batches."""
+        """A database that notes its transactions and flushes."""
+
+        flushes_apart = True
 
         def __init__(self, database):
             self.database = database
-            self.durable = []
+            self.noted = []
 
         async def write(self, work, *, durable=True):
-            self.durable.append(durable)
+            self.noted.append("durable" if durable else "commit")
             return await self.database.write(work, durable=durable)
+
+        async def flush(self):
+            self.noted.append("flush")
+            await self.database.flush()
+
+    async def run(flushes_apart):
+        database = await SqliteDatabase.open(tmp_path / f"{flushes_apart}.sqlite")
+        await migrate(database)
+        counted = Counted(database)
+        counted.flushes_apart = flushes_apart
+        lane = Lane(counted, StandingClock(make.NOW_MS).now_ms)
+        answers = await asyncio.gather(*(lane.hold(HoldOp(make.order(f"c{n}", make.line()))) for n in range(50)))
+        assert all(isinstance(answer, Held) for answer in answers)
+        await asyncio.gather(*(lane.carry_out(SettleOp(make.settlement(f"c{n}"))) for n in range(50)))
+        await lane.close()
+        await database.close()
+        return counted.noted
+
+    # Holds may be lost with the host's power, settles may not.
+    assert asyncio.run(run(True)) == ["commit", "commit", "flush"]
+    assert asyncio.run(run(False)) == ["commit", "durable"]
+
+
+def test_a_settle_is_answered_only_when_it_cannot_be_lost_and_no_hold_waits_for_that(tmp_path, make):
+    class Slow:
+        """A database whose disk takes until the test lets it."""
+
+        flushes_apart = True
+
+        def __init__(self, database):
+            self.database = database
+            self.disk = asyncio.Event()
+            self.failure = None
+
+        async def write(self, work, *, durable=True):
+            return await self.database.write(work, durable=durable)
+
+        async def flush(self):
+            await self.disk.wait()
+            if self.failure is not None:
+                raise self.failure
 
     async def run():
         database = await SqliteDatabase.open(tmp_path / "x.sqlite")
         await migrate(database)
-        counted = Counted(database)
-        lane = Lane(counted, StandingClock(make.NOW_MS).now_ms)
-        answers = await asyncio.gather(*(lane.hold(HoldOp(make.order(f"c{n}", make.line()))) for n in range(50)))
-        assert all(isinstance(answer, Held) for answer in answers)
-        await asyncio.gather(*(lane.settle(SettleOp(make.settlement(f"c{n}"))) for n in range(50)))
+        slow = Slow(database)
+        lane = Lane(slow, StandingClock(make.NOW_MS).now_ms)
+        settle = asyncio.create_task(lane.carry_out(SettleOp(make.settlement("c1"))))
+        await asyncio.sleep(0)
+        held = [await lane.hold(HoldOp(make.order(f"h{n}", make.line()))) for n in range(3)]
+        again = asyncio.create_task(lane.carry_out(SettleOp(make.settlement("c1"))))
+        await lane.hold(HoldOp(make.order("h3", make.line())))
+        assert all(answer.created for answer in held)
+        # Also not who only hears that it was settled before.
+        assert not settle.done()
+        assert not again.done()
+        slow.disk.set()
+        assert [(await settle).first, (await again).first] == [True, False]
+        slow.failure = fault("the disk is full")
+        with pytest.raises(Fault, match="full"):
+            await lane.carry_out(SettleOp(make.settlement("c2")))
         await lane.close()
         await database.close()
-        return counted.durable
 
-    # Holds may be lost with the host's power, settles may not.
-    assert asyncio.run(run()) == [False, True]
+    asyncio.run(run())
+
+
+def test_after_a_flush_that_failed_nothing_counts_as_safe_any_more(tmp_path, make):
+    async def run():
+        store = await open_store(f"sqlite:///{tmp_path}/x.sqlite", clock=StandingClock(make.NOW_MS))
+        await store.settle(make.settlement("c1"))
+        # A descriptor that cannot be synced, in the place of the log's.
+        reading, writing = os.pipe()
+        os.dup2(writing, store._database._log)
+        for call in ("c2", "c3"):
+            with pytest.raises(Fault, match="SQLite"):
+                await store.settle(make.settlement(call))
+        assert (await store.hold(make.order("c4", make.line()))).output_tokens == 0
+        os.close(reading)
+        os.close(writing)
+        await store.close()
+
+    asyncio.run(run())
 
 
 def test_a_hold_that_was_renewed_in_the_meantime_is_not_recovered(tmp_path, make):
@@ -187,7 +265,9 @@ def test_a_hold_that_was_renewed_in_the_meantime_is_not_recovered(tmp_path, make
         await migrate(database)
         lane = Lane(database, StandingClock(make.NOW_MS).now_ms)
         await lane.hold(HoldOp(make.order("c1", make.line())))
-        recovered = [await lane.settle(RecoverOp("c1", make.NOW_MS + after, {})) for after in (29_999, 30_000, 30_000)]
+        recovered = [
+            await lane.carry_out(RecoverOp("c1", make.NOW_MS + after, {})) for after in (29_999, 30_000, 30_000)
+        ]
         await lane.close()
         await database.close()
         return recovered
@@ -204,18 +284,18 @@ def test_a_ledger_that_does_not_answer_is_a_fault_and_leaves_nothing_held(tmp_pa
         with closing(sqlite3.connect(path, isolation_level=None)) as blocker:
             blocker.execute("BEGIN IMMEDIATE")
             lane = Lane(database, StandingClock(make.NOW_MS).now_ms, patience_s=0.05)
-            asked = [lane.hold(HoldOp(make.order("c1", make.line()))), lane.settle(SettleOp(make.settlement("c2")))]
+            asked = [lane.hold(HoldOp(make.order("c1", make.line()))), lane.carry_out(SettleOp(make.settlement("c2")))]
             failures = await asyncio.gather(*asked, return_exceptions=True)
             blocker.execute("ROLLBACK")
         assert [str(failure)[:34] for failure in failures] == ["ledger: store: no answer within 0.05"[:34]] * 2
         await lane.close()
         await database.close()
         with closing(sqlite3.connect(path)) as connection:
-            states = connection.execute("SELECT call_id, state FROM hold ORDER BY 1").fetchall()
-            return states, connection.execute("SELECT SUM(held) FROM counter").fetchall()
+            asked = ("call_id FROM hold", "call_id FROM usage_record", "SUM(held) FROM counter")
+            return [connection.execute(f"SELECT {what}").fetchall() for what in asked]
 
     # The hold was given up and is undone, the settle is carried out.
-    assert asyncio.run(run()) == ([("c1", "released"), ("c2", "settled")], [(0,)])
+    assert asyncio.run(run()) == [[], [("c2",)], [(0,)]]
 
 
 def test_a_batch_writes_each_row_once(make):
@@ -227,14 +307,15 @@ def test_a_batch_writes_each_row_once(make):
             step = steps.send(answer)
         except StopIteration:
             break
-        asked.append((step.query, len(step[1])))
-        answer = [(*make.QUOTA, 0, 0)] if step.query == "lock_counters" else ()
+        parts = step.parts if isinstance(step, AskAll) else [step]
+        asked += [(part.query, len(part[1])) for part in parts]
+        answer = [(*make.QUOTA, 0, 0)] if asked[-1][0] == "lock_counters" else ()
     assert asked == [
-        ("lock_holds", 1),
+        ("lock_holds", 9),
+        ("recorded_calls", 9),
         ("ensure_counter", 1),
         ("lock_counters", 1),
         ("add_hold", 9),
-        ("add_line", 9),
         ("set_counter", 1),
     ]
 

@@ -148,9 +148,9 @@ def test_a_ledger_that_cannot_write_says_so_to_every_waiter(tmp_path, make):
     async def run():
         store = await open_store(f"sqlite:///{path}", clock=SystemClock())
         with sqlite3.connect(path) as connection:
-            connection.execute("DROP TABLE hold_line")
+            connection.execute("DROP TABLE owed")
         connection.close()
-        calls = [store.settle(make.settlement(f"c{n}")) for n in range(5)]
+        calls = [store.settle(make.settlement(f"c{n}", plan=make.plan())) for n in range(5)]
         failures = await asyncio.gather(*calls, return_exceptions=True)
         assert all(isinstance(failure, Fault) for failure in failures)
         assert all(isinstance(failure.__cause__, sqlite3.Error) for failure in failures)
@@ -215,7 +215,7 @@ def test_the_log_of_sqlite_starts_anew_though_commits_never_stop(tmp_path, make)
         await migrate(database)
         lane = Lane(database, SystemClock().now_ms)
         for number in range(150):
-            await lane.settle(SettleOp(make.settlement(f"c{number}")))
+            await lane.carry_out(SettleOp(make.settlement(f"c{number}")))
         frames = (tmp_path / "x-wal").stat().st_size // 4_096
         await lane.close()
         await database.close()

@@ -1,6 +1,7 @@
 """The ledger's laws on one process: what is held, what is counted, and that it counts once. On both databases."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -146,13 +147,18 @@ def test_a_call_that_was_never_held_counts_on_the_limits_of_its_plan(with_store,
     with_store(body)
 
 
-def test_a_call_of_a_customer_without_a_quota_is_owed_in_its_billing_period(with_store, make, sql, store_url):
+def test_a_call_without_a_quota_is_owed_in_its_billing_period_where_its_plan_is_billed(
+    with_store, make, sql, store_url
+):
     async def body(store):
-        await store.hold(make.order("c1"))
-        await store.settle(make.settlement("c1"))
+        billed = replace(make.plan(), quota=None, overage=None, metered_price="price_1")
+        free = replace(billed, metered_price=None)
+        for call_id, plan in (("c1", billed), ("c2", free), ("c3", None)):
+            await store.hold(make.order(call_id))
+            await store.settle(make.settlement(call_id, plan=plan))
 
     with_store(body)
-    # No such customer in this test: periods start with the months.
+    # Nobody is told of what was free. No such customer in this test: periods start with the months.
     assert sql(store_url, "SELECT call_id, period_start_ms, units_micro FROM owed") == [
         ("c1", make.MONTH_MS, make.MICRO)
     ]

@@ -81,6 +81,22 @@ def test_four_processes_share_one_cap_exactly(crew, store_url, with_store, make,
         assert sql(store_url, asked) == [(0,)]
 
 
+def test_streams_of_four_processes_are_cut_exactly_at_the_cap(crew, with_store, make):
+    with crew("extend", 5, 4) as processes:
+        got = [int(word) for word in processes.said()]
+    # 20 streams began with a unit of input each.
+    assert sum(got) == 80
+
+    async def body(store):
+        (quota,) = await store.counters([make.QUOTA])
+        assert (quota.used, quota.held) == (0, 100 * make.MICRO)
+        assert await store.unbalanced() == ([], [])
+        assert await store.recover(make.NOW_MS + 30_000, {}) == 20
+        assert [(state.used, state.held) for state in await store.counters([make.QUOTA])] == [(0, 0)]
+
+    with_store(body)
+
+
 def test_two_processes_that_settle_the_same_calls_count_them_once(crew, with_store, make):
     async def held(store):
         await asyncio.gather(*(store.hold(make.order(f"c{n}", make.line())) for n in range(20)))

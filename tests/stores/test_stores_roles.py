@@ -181,3 +181,33 @@ def test_many_readers_at_once_are_all_answered(with_store):
         assert set(found) == {ACME}
 
     with_store(body)
+
+
+def test_what_was_committed_is_flushed_on_demand(with_store, make):
+    async def body(store):
+        await store.hold(make.order("c1", make.line()))
+        await asyncio.gather(*(store._database.flush() for _ in range(3)))
+
+    with_store(body)
+
+
+def test_calls_recovered_long_ago_are_forgotten_and_their_records_stay(with_store, make, sql, store_url):
+    later_ms = make.NOW_MS + 36 * DAY_MS
+
+    async def body(store):
+        await store.hold(make.order("c1", make.line()))
+        assert await store.recover(make.NOW_MS + 30_000, {}) == 1
+        assert await store.recover(make.NOW_MS + 34 * DAY_MS, {}) == 0
+
+    with_store(body)
+    assert sql(store_url, "SELECT call_id, state FROM hold") == [("c1", "recovered")]
+
+    async def again(store):
+        assert await store.recover(later_ms, {}) == 0
+        # Too late for a correction: it is on record as it was recovered.
+        settled = await store.settle(make.settlement("c1", 5 * make.MICRO))
+        assert (settled.first, settled.record.units_micro, settled.record.note) == (False, 0, "recovered")
+        assert await store.unbalanced() == ([], [])
+
+    with_store(again)
+    assert sql(store_url, "SELECT COUNT(*) FROM hold") == [(0,)]
