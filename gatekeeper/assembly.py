@@ -11,8 +11,10 @@ from gatekeeper.accounts import Accounts
 from gatekeeper.clock import Clock, SystemClock
 from gatekeeper.config.gateway import Gateway
 from gatekeeper.ports import Store, Upstream
+from gatekeeper.prices.genai import GenaiPrices
 from gatekeeper.proxy.access import Directory
 from gatekeeper.proxy.admit import Admission
+from gatekeeper.proxy.costs import Costs
 from gatekeeper.proxy.pipeline import Proxy
 from gatekeeper.proxy.pulse import Pulse, stopped
 from gatekeeper.proxy.settle import Settler
@@ -50,8 +52,10 @@ class House:
         self.settler = Settler(store, clock)
         self.pulse = Pulse(store, self.directory, self.live, clock)
         owner = f"{os.uname().nodename}:{os.getpid()}:{secrets.token_hex(4)}"
-        admission = Admission(self.directory, store, owner)
-        self.proxy = Proxy(admission, upstream, self.settler, self.pulse, clock)
+        self.prices = GenaiPrices()
+        costs = Costs(self.prices)
+        admission = Admission(self.directory, store, owner, costs)
+        self.proxy = Proxy(admission, upstream, self.settler, self.pulse, clock, ledger=store, costs=costs)
         self.app = Application(
             Parts(
                 calls=Calls(self.proxy, self.live, clock),
@@ -70,6 +74,8 @@ class House:
             closing.push_async_callback(self.store.close)
             closing.push_async_callback(self.upstream.close)
             closing.push_async_callback(self.directory.write_used)
+            # The list takes a fifth of a second to load: before the first call, not within it.
+            await asyncio.to_thread(self.prices.warm)
             await self.pulse.beat()
             closing.push_async_callback(stopped, asyncio.create_task(self.pulse.run(), name="pulse"))
             closing.push_async_callback(self._drain)

@@ -58,6 +58,11 @@ def dollars_text(nano: int) -> str:
     return plain(nano_to_dollars(nano))
 
 
+def amount_text(dimension: str, amount: int) -> str:
+    """An amount in a limit's stored unit, for people and JSON: dollars from nano-dollars, all else from millionths."""
+    return dollars_text(amount) if dimension == "dollars" else units_text(amount)
+
+
 @dataclass(frozen=True, slots=True)
 class Price:
     """``dollars`` for every ``per`` units. A price always names its "per"."""

@@ -61,14 +61,14 @@ async def serve(gateway: Gateway, config: Path) -> int:
         if hasattr(signal, "SIGHUP"):
             loop.add_signal_handler(signal.SIGHUP, _reload, house, config)
         host, port = bound.getsockname()[:2]
-        log.info(
+        server = uvicorn_server(house.app, gateway.server)
+        server.on_up = lambda: log.info(
             "listening on http://%s:%d with %d routes and %d plans",
             f"[{host}]" if ":" in host else host,
             port,
             len(gateway.router.routes),
             len(gateway.plans),
         )
-        server = uvicorn_server(house.app, gateway.server)
         await server.serve(sockets=[bound])
     return 0 if server.started else 1
 

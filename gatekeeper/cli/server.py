@@ -50,16 +50,19 @@ def run_loop(main: Coroutine[Any, Any, int]) -> int:
 
 
 class TellingServer(uvicorn.Server):
-    """A server that says when it is up."""
+    """A server that says when it is up: ``up`` is set, and ``on_up`` is called."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.up = asyncio.Event()
+        self.on_up: Callable[[], None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's own; then ``up`` is set."""
         await super().startup(sockets)
         self.up.set()
+        if self.on_up is not None:
+            self.on_up()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

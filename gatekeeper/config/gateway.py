@@ -217,14 +217,6 @@ class Route:
     examples: tuple[RouteExample, ...] = ()
 
 
-class LedgerFailure(StrEnum):
-    """What becomes of new calls while the ledger is away. CLOSED: refused. OPEN: a few of each key pass, counted and
-    settled later."""
-
-    CLOSED = "closed"
-    OPEN = "open"
-
-
 class Unpriced(StrEnum):
     """What becomes of a call that meets a dollar limit while nobody knows the price of its model."""
 
@@ -270,9 +262,6 @@ class LedgerConfig:
     hold_ttl_s: float = 30.0
     heartbeat_s: float = 5.0
     settle_wait_s: float = 10.0
-    on_ledger_failure: LedgerFailure = LedgerFailure.CLOSED
-    # So many calls of one key are admitted unseen while the ledger is away; 0 unless on_ledger_failure is OPEN.
-    open_calls_max: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from gatekeeper.config.kinds import choice, text, word
 from gatekeeper.config.reading import Cell, Table, Wrong, read_cell
 from gatekeeper.diagnostics import suggest
 from gatekeeper.money import MICRO_PER_UNIT
-from gatekeeper.rules.declared import EACH, UNDER_CUSTOMER, DeclaredLimit, DeclaredRate, Release
+from gatekeeper.rules.declared import EACH, UNDER_CUSTOMER, DeclaredLimit, DeclaredRate
 from gatekeeper.rules.limits import UNITS, Mode, RateLimit, Scope, StockLimit, Window
 
 limit_name = word(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", "1 to 64 letters, digits, '.', '_' or '-'")
@@ -34,11 +34,10 @@ class Per(StrEnum):
 
 
 class LimitMode(StrEnum):
-    """What a limit does when it is reached: refuse, only count and show, or move to a cheaper model."""
+    """What a limit does when it is reached: refuse, or only count and show."""
 
     BLOCK = "block"
     WARN = "warn"
-    SOFT = "soft"
 
 
 _PER_MS = {Per.SECOND: 1_000, Per.MINUTE: 60_000, Per.HOUR: 3_600_000}
@@ -73,10 +72,6 @@ def read_stock(table: Table, names: Names | None) -> DeclaredLimit:
     window = table.need("window", choice(Window), Window.DAY, 'as in "day" or "billing_period"')
     scope, subject = _whom(table, names)
     mode = table.take("mode", _mode, LimitMode.BLOCK)
-    release = table.take("release", choice(Release), Release.WINDOW)
-    if release is Release.BILLING_PERIOD and window in (Window.BILLING_PERIOD, Window.TOTAL):
-        message = f"a limit of the window {window.value!r} does not open before the billing period ends"
-        table.file.complain((*table.path, "release"), message, 'take it away, or count a "day"')
     limit = StockLimit(
         name=table.take("name", limit_name, _name(scope, subject, dimension, window.value)),
         scope=scope,
@@ -87,7 +82,7 @@ def read_stock(table: Table, names: Names | None) -> DeclaredLimit:
         zone=table.take("zone", zone, "UTC"),
     )
     table.finish()
-    return DeclaredLimit(limit, subject, release)
+    return DeclaredLimit(limit, subject)
 
 
 def read_rate(table: Table, names: Names | None) -> DeclaredRate:

@@ -16,7 +16,7 @@ from gatekeeper.config.limits import complain_of_twins, read_rate, read_stock
 from gatekeeper.config.reading import Cell, Table, TomlFile
 from gatekeeper.diagnostics import Severity
 from gatekeeper.money import MICRO_PER_UNIT, Price, dollars_text, units_to_micro
-from gatekeeper.rules.declared import DeclaredLimit, Release
+from gatekeeper.rules.declared import DeclaredLimit
 from gatekeeper.rules.limits import UNITS, Mode, Scope, StockLimit, Window
 from gatekeeper.rules.plans import Example, Plan
 
@@ -89,7 +89,6 @@ def _plan(top: Table, plan_id: str) -> Plan:
         stripe_price=top.take("stripe_price", text, None),
         metered_price=top.take("metered_price", text, None),
         examples=tuple(_example(entry) for entry in top.tables("example")),
-        released_by_billing=frozenset(each.limit.name for _, each in limits if each.release is Release.BILLING_PERIOD),
     )
     _overage_fits(top, quota, overage)
     # A wrong limit stands as a placeholder that could look like another one.

@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from gatekeeper.config.gateway import Durability, KeysConfig, LedgerConfig, LedgerFailure, Secret, ServerConfig
+from gatekeeper.config.gateway import Durability, KeysConfig, LedgerConfig, Secret, ServerConfig
 from gatekeeper.config.kinds import choice, flag, many, seconds, text, whole, word
 from gatekeeper.config.reading import Cell, Table, Wrong
 from gatekeeper.config.variables import Variables, in_environment
@@ -108,15 +108,7 @@ def read_ledger(table: Table) -> LedgerConfig:
         hold_ttl_s=table.take("hold_ttl_s", seconds, defaults.hold_ttl_s),
         heartbeat_s=table.take("heartbeat_s", seconds, defaults.heartbeat_s),
         settle_wait_s=table.take("settle_wait_s", seconds, defaults.settle_wait_s),
-        on_ledger_failure=table.take("on_ledger_failure", choice(LedgerFailure), defaults.on_ledger_failure),
-        # What passes unseen is bounded for each key; a thousand calls are more than an outage should cost.
-        open_calls_max=table.take("open_calls_max", whole(0, 1_000), defaults.open_calls_max),
     )
-    if (ledger.on_ledger_failure is LedgerFailure.OPEN) != (ledger.open_calls_max > 0):
-        is_open = ledger.on_ledger_failure is LedgerFailure.OPEN
-        message = "open lets nothing pass without open_calls_max" if is_open else "nothing passes while closed"
-        hint = "open_calls_max = 10 lets ten calls of each key pass" if is_open else 'on_ledger_failure = "open"'
-        table.file.complain((*table.path, "on_ledger_failure" if is_open else "open_calls_max"), message, hint)
     if ledger.hold_ttl_s < 2 * ledger.heartbeat_s:
         key = "hold_ttl_s" if "hold_ttl_s" in table.values else "heartbeat_s"
         message = f"holds live {ledger.hold_ttl_s:g} s and are renewed every {ledger.heartbeat_s:g} s"

@@ -5,21 +5,23 @@ The rule: rules decide, the ledger holds; nothing here reads a counter, compares
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 
-from gatekeeper.config.gateway import Dialect, InjectUsage, Route
+from gatekeeper.config.gateway import Dialect, HoldKind, InjectUsage, Route, Unpriced
 from gatekeeper.errors import Code, Fault, Refusal
 from gatekeeper.meters import RequestView
-from gatekeeper.money import MICRO_PER_UNIT, units_text, units_to_micro
+from gatekeeper.money import amount_text, units_to_micro
 from gatekeeper.ports import Holder, HoldOrder, Ledger
 from gatekeeper.proxy import access
 from gatekeeper.proxy.call import Admitted, Call, Caller, CallerGone
-from gatekeeper.rules.limits import Denied, Granted, Reason
-from gatekeeper.rules.lines import Bounds, Subject, rate_lines, stock_lines
+from gatekeeper.proxy.costs import Costs
+from gatekeeper.rules.limits import DOLLARS, Denied, Granted, Mode, Reason
+from gatekeeper.rules.lines import Bounds, Charge, Subject, Take, counts_dollars, rate_lines, stock_lines, token_bounds
 from gatekeeper.rules.plans import Plan
+from gatekeeper.rules.prices import TokenPrice, bound
 from gatekeeper.rules.requests import TOKENS_MAX, Ask, read_ask, with_output_bound
 from gatekeeper.rules.splicing import with_field
 from gatekeeper.rules.windows import admitted_month
@@ -39,10 +41,11 @@ class _Body:
 class Admission:
     """The door. One for the process; keeps nothing of a call."""
 
-    def __init__(self, directory: access.Directory, ledger: Ledger, owner: str) -> None:
+    def __init__(self, directory: access.Directory, ledger: Ledger, owner: str, costs: Costs) -> None:
         self._directory = directory
         self._ledger = ledger
         self._owner = owner
+        self._costs = costs
 
     async def admit(self, call: Call, caller: Caller) -> Admitted:
         """Raises Refusal, or CallerGone; then nothing is held. Cancelled, nothing is held either."""
@@ -62,7 +65,6 @@ class Admission:
         _check_model_name(ask.model)
         access.check_model(holder, ask.model)
         metered = not call.route.free and call.method in call.route.meter_methods
-        bounds = _bounds(call, holder, plan, ask, body) if metered else Bounds(0, 0, 0, 0, 0)
         subject = Subject(
             customer_id=holder.customer.id,
             plan_id=plan.id,
@@ -73,13 +75,17 @@ class Admission:
             agent_id=agent_id,
             model=ask.model,
         )
+        price = self._costs.price(call, ask.model) if metered else None
+        if metered and price is None:
+            _check_priced(call, plan, subject)
+        bounds = _bounds(call, holder, plan, ask, body, price) if metered else Bounds()
         order = self._order(call, plan, subject, bounds, metered)
         answer = await self._ledger.hold(order)
         if isinstance(answer, Denied):
             raise refusal_of(answer)
         if holder.key.id:
             self._directory.used(holder.key.id, call.started_ms)
-        return _admitted(call, holder, plan, ask, body, order, answer, (user_id, agent_id))
+        return _admitted(call, holder, plan, ask, body, order, answer, (user_id, agent_id), price, bounds)
 
     async def _who(self, call: Call) -> Holder:
         holder = await self._directory.holder(call.credentials, call.gateway.keys.anonymous_customer)
@@ -104,8 +110,8 @@ class Admission:
             expires_ms=call.started_ms + int(call.gateway.ledger.hold_ttl_s * 1000),
             output_tokens=bounds.output_tokens,
             output_tokens_min=bounds.output_tokens_min,
-            stock=stock_lines(plan, subject, bounds, call.started_ms) if metered else (),
-            rates=rate_lines(plan, subject, bounds) if metered else (),
+            stock=stock_lines(plan, subject, bounds, call.started_ms, call.gateway.limits) if metered else (),
+            rates=rate_lines(plan, subject, bounds, call.gateway.rates) if metered else (),
         )
 
 
@@ -223,19 +229,46 @@ SECRET_HEADERS = frozenset(
 )
 
 
-def _bounds(call: Call, holder: Holder, plan: Plan, ask: Ask, body: _Body) -> Bounds:
+def _check_priced(call: Call, plan: Plan, subject: Subject) -> None:
+    """A model without a price must not run past a limit in dollars as if it cost nothing."""
+    gateway = call.gateway
+    if gateway.costs.unpriced is Unpriced.REFUSE and counts_dollars(plan, gateway.limits, gateway.rates, subject):
+        raise Refusal(
+            Code.UNPRICED_MODEL,
+            hint="the operator can declare its price under [[prices]]",
+            private=f"no price for model {subject.model!r} at upstream {call.route.upstream}",
+        )
+
+
+def _bounds(call: Call, holder: Holder, plan: Plan, ask: Ask, body: _Body, price: TokenPrice | None) -> Bounds:
+    found = _unit_bounds(call, holder, plan, ask, body)
+    if price is None:
+        return found
+    route = call.route
+    # Dollars follow the tokens of the request itself, also where an estimate says something else of the units.
+    input_bound = ask.input_bound(route.input_tokens_max) if body.parsed is not None else route.input_tokens_max or 0
+    dearest = bound(price, input_bound)
+    rate_output = min(found.output_tokens, route.rate_output_estimate)
+    usual = ask.input_usual * dearest.input_nano + rate_output * dearest.output_nano + dearest.request_nano
+    return replace(
+        found,
+        dollars=Take(input_bound * dearest.input_nano + dearest.request_nano, dearest.output_nano),
+        rate_dollars=Charge(usual, ask.input_least * dearest.input_nano),
+    )
+
+
+def _unit_bounds(call: Call, holder: Holder, plan: Plan, ask: Ask, body: _Body) -> Bounds:
     route = call.route
     if route.estimate is not None:
         size = len(body.whole) if body.whole is not None else body.content_length or 0
         reading = route.estimate.evaluate_request(request_view(call, holder, ask, body.whole, None, None, size))
         if reading.units is not None:
             micro = units_to_micro(reading.units)
-            return Bounds(micro, 0, 0, micro, 0)
+            return Bounds(units=Take(micro, 0), rate_units=Charge(micro, 0))
     if body.parsed is None:
         # A body that is not JSON (an upload) has no bound in tokens but the route's own.
-        fixed = (route.input_tokens_max or 0) * MICRO_PER_UNIT
-        wanted = route.output_tokens_max
-        return Bounds(fixed, wanted, wanted, fixed + route.rate_output_estimate * MICRO_PER_UNIT, 0)
+        output, fixed = route.output_tokens_max, route.input_tokens_max or 0
+        return token_bounds(fixed, fixed, 0, output, output, min(output, route.rate_output_estimate))
     wanted = 0
     if ask.makes_output:
         wanted = (
@@ -243,16 +276,27 @@ def _bounds(call: Call, holder: Holder, plan: Plan, ask: Ask, body: _Body) -> Bo
             if ask.output_tokens is not None
             else min(route.output_tokens_max * ask.choices, TOKENS_MAX)
         )
-    clampable = plan.clamp_output and ask.output_path is not None and wanted > 0
-    rate_output = min(wanted, route.rate_output_estimate)
-    return Bounds(
-        fixed_micro=ask.input_bound(route.input_tokens_max) * MICRO_PER_UNIT,
-        output_tokens=wanted,
-        # One token for each choice is the least that an upstream accepts.
-        output_tokens_min=min(ask.choices, wanted) if clampable else wanted,
-        rate_micro=(ask.input_usual + rate_output) * MICRO_PER_UNIT,
-        rate_least_micro=ask.input_least * MICRO_PER_UNIT,
+    # One token for each choice is the least that an upstream accepts.
+    least = min(ask.choices, wanted)
+    if extends(route, ask):
+        # A stream begins with a slice and is extended while it runs; when that is refused it is cut.
+        wanted = min(wanted, route.hold_slice_tokens)
+        least = min(least, wanted)
+    elif not (plan.clamp_output and ask.output_path is not None):
+        least = wanted
+    return token_bounds(
+        ask.input_bound(route.input_tokens_max),
+        ask.input_usual,
+        ask.input_least,
+        wanted,
+        least,
+        min(wanted, route.rate_output_estimate),
     )
+
+
+def extends(route: Route, ask: Ask) -> bool:
+    """Whether the hold of such a call grows with its output: a stream of tokens on a route that says so."""
+    return ask.streamed and ask.makes_output and route.hold is HoldKind.INCREMENTAL and route.estimate is None
 
 
 def _admitted(
@@ -264,11 +308,14 @@ def _admitted(
     order: HoldOrder,
     granted: Granted,
     who: tuple[str | None, str | None],
+    price: TokenPrice | None,
+    bounds: Bounds,
 ) -> Admitted:
     content: bytes | AsyncIterator[bytes] = body.whole if body.whole is not None else body.pieces or b""
     request_bytes = len(body.whole) if body.whole is not None else body.content_length or 0
     clamped = None
-    if granted.output_tokens < order.output_tokens and isinstance(content, bytes):
+    grows = body.parsed is not None and extends(call.route, ask)
+    if not grows and isinstance(content, bytes) and _must_clamp(plan, ask, order, granted):
         clamped = granted.output_tokens
         content = with_output_bound(content, ask, clamped)
     plain = content if isinstance(content, bytes) else None
@@ -291,7 +338,24 @@ def _admitted(
         plain_body=plain if inject else None,
         clamped_output_tokens=clamped,
         input_estimate_tokens=ask.input_usual,
+        price=price,
+        cost_estimate_nano=None if price is None else bounds.rate_dollars.amount,
+        extends=grows and _blocks(order),
     )
+
+
+def _must_clamp(plan: Plan, ask: Ask, order: HoldOrder, granted: Granted) -> bool:
+    """Whether the upstream must be told how much output was granted: less than was asked for, or nothing was asked for
+    and a limit that blocks has counted on the route's own bound."""
+    if granted.output_tokens < order.output_tokens:
+        return True
+    unbounded = ask.output_tokens is None and ask.output_path is not None and granted.output_tokens > 0
+    return unbounded and plan.clamp_output and _blocks(order)
+
+
+def _blocks(order: HoldOrder) -> bool:
+    """Whether any limit can refuse more output."""
+    return any(line.mode is Mode.BLOCK and line.cap is not None and line.per_output for line in order.stock)
 
 
 def _injects_usage(call: Call, ask: Ask, parsed: Mapping[str, Any]) -> bool:
@@ -317,13 +381,19 @@ _CODES = {
 
 def refusal_of(denied: Denied) -> Refusal:
     """The Refusal that tells a caller why the ledger said no: which limit, what remains, when it resets."""
-    limit = denied.limit
-    figures = f"limit {limit.name}: {units_text(limit.cap or 0)} {limit.dimension} per {limit.window}"
-    left = f"{units_text(limit.used)} used, {units_text(limit.held)} held, {units_text(limit.remaining or 0)} remaining"
-    missing = f"; {units_text(denied.shortfall)} short" if denied.reason is Reason.EXCEEDS_LIMIT else ""
-    code = _CODES[denied.reason]
+    limit, code = denied.limit, _CODES[denied.reason]
+    if code is Code.QUOTA_EXCEEDED and limit.dimension == DOLLARS:
+        code = Code.BUDGET_EXCEEDED
+
+    def shown(amount: int) -> str:
+        return amount_text(limit.dimension, amount)
+
+    figures = f"limit {limit.name}: {shown(limit.cap or 0)} {limit.dimension} per {limit.window}"
+    left = f"{shown(limit.used)} used, {shown(limit.held)} held, {shown(limit.remaining or 0)} remaining"
+    missing = f"; {shown(denied.shortfall)} short" if denied.reason is Reason.EXCEEDS_LIMIT else ""
     hint = {
         Code.QUOTA_EXCEEDED: "a larger plan, or the next period, opens it again",
+        Code.BUDGET_EXCEEDED: "a larger budget, or the next window, opens it again",
         Code.EXCEEDS_LIMIT: "ask for less output (max_tokens) or send a shorter input",
         Code.EXCEEDS_RATE: "send a shorter input",
     }.get(code)

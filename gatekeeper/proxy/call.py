@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from gatekeeper.config.gateway import Gateway, Route
-from gatekeeper.errors import GatekeeperError
+from gatekeeper.errors import GatekeeperError, Refusal
 from gatekeeper.ports import Holder, RawHeaders
 from gatekeeper.rules.limits import Granted
 from gatekeeper.rules.plans import Plan
+from gatekeeper.rules.prices import TokenPrice
 from gatekeeper.rules.requests import Ask
 
 
@@ -33,6 +34,10 @@ class Caller(Protocol):
 
     async def end(self, chunk: bytes = b"") -> None:
         """Send the last piece and end the body."""
+        ...
+
+    def told(self, refusal: Refusal) -> bytes | None:
+        """The refusal as the last event of a stream in the caller's dialect; None where the dialect has none."""
         ...
 
     def watch(self, on_gone: Callable[[], None]) -> None:
@@ -105,6 +110,11 @@ class Admitted:
     plain_body: bytes | None = None
     clamped_output_tokens: int | None = None
     input_estimate_tokens: int = 0
+    price: TokenPrice | None = None
+    # Usual input and output at that price: what is known when the headers leave.
+    cost_estimate_nano: int | None = None
+    # The hold grows with the output; a refused extension cuts the stream.
+    extends: bool = False
 
 
 class Interrupt:

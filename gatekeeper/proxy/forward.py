@@ -4,18 +4,23 @@ One exception: where we asked for the usage chunk, that chunk is hidden again (`
 """
 
 import asyncio
-from dataclasses import dataclass
+import re
 
 from gatekeeper.config.gateway import OnDisconnect
 from gatekeeper.ports import Incoming, RawHeaders
-from gatekeeper.proxy.call import Admitted, Caller, Interrupt
+from gatekeeper.proxy.call import Aborted, Admitted, Caller, Interrupt
+from gatekeeper.proxy.growth import Cut, Growth
 from gatekeeper.proxy.observe import Observation
 from gatekeeper.wire.hide import UsageHider
 
 # What may follow the terminal event is a line end; a second is ample, and bounds a provider that never closes.
 TRAILING_READ_S = 1.0
-# A drained call costs money that nobody reads: bounded in time until the ledger bounds it in units.
-DRAIN_S = 60.0
+# Where a stream is cut, the event that has begun is ended first: most events are far smaller, and come at once.
+BOUNDARY_BYTES_MAX = 64 * 1024
+BOUNDARY_WAIT_S = 5.0
+# A blank line in any mixture of line ends, LF, CR or CRLF (WHATWG HTML 9.2.6), with what may stand before it.
+_BLANK_LINE = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r(?!\n))")
+_BLANK_BYTES = 4
 # An unfinished event that could be the usage chunk waits no longer than a person notices.
 HIDE_WAIT_S = 0.25
 
@@ -27,11 +32,45 @@ class ClientLeft(Exception):
         self.finished = finished
 
 
-@dataclass(slots=True)
-class _Body:
-    """How much of a body with a known length is still to come (None: unknown)."""
+class _Pipe:
+    """The client's end: sends a piece, then hands it to the meters. Remembers how the last piece ended."""
 
-    remaining: int | None
+    __slots__ = ("_caller", "_observation", "last")
+
+    def __init__(self, caller: Caller, observation: Observation) -> None:
+        self._caller = caller
+        self._observation = observation
+        self.last = b"\n\n"
+
+    async def send(self, shown: bytes, received: bytes) -> None:
+        """``shown`` goes out; ``received`` is what the upstream sent for it, counted even if the client is gone."""
+        try:
+            if shown:
+                await self._caller.send(shown)
+                self.last = shown if len(shown) >= _BLANK_BYTES else self.last[-_BLANK_BYTES:] + shown
+        finally:
+            self._observation.feed(received)
+
+
+class _Source:
+    """The upstream's body; what was read and not relayed can be put back."""
+
+    __slots__ = ("_back", "_incoming")
+
+    def __init__(self, incoming: Incoming) -> None:
+        self._incoming = incoming
+        self._back = b""
+
+    def unread(self, data: bytes) -> None:
+        """Read this again first."""
+        self._back = data + self._back
+
+    async def read(self) -> bytes:
+        """As ``Incoming.read``."""
+        if self._back:
+            data, self._back = self._back, b""
+            return data
+        return await self._incoming.read()
 
 
 def has_body(method: str, status: int, headers: RawHeaders) -> bool:
@@ -48,61 +87,111 @@ def content_length(headers: RawHeaders) -> int | None:
 
 
 async def forward(
-    admitted: Admitted, incoming: Incoming, caller: Caller, observation: Observation, interrupt: Interrupt
+    admitted: Admitted,
+    incoming: Incoming,
+    caller: Caller,
+    observation: Observation,
+    interrupt: Interrupt,
+    growth: Growth | None,
 ) -> bytes:
     """Relay the body. Returns the last piece NOT yet sent: it goes out with the end, once the record is durable.
 
-    Raises Fault when the upstream breaks off, ClientLeft when the client hung up.
+    Raises Fault when the upstream breaks off, ClientLeft when the client hung up, Cut when the budget inside the
+    stream is used up (then what was sent ends at an event boundary) or Aborted where no boundary can be had.
     """
     status_good = 200 <= incoming.status < 300
     hider = UsageHider() if admitted.injected_usage and status_good else None
-    body = _Body(content_length(incoming.headers))
+    pipe, source = _Pipe(caller, observation), _Source(incoming)
     try:
-        return await _relay(incoming, caller, observation, hider, body)
+        try:
+            if hider is not None:
+                return await _relay_hiding(source, caller, observation, hider, pipe, growth)
+            return await _relay(source, observation, pipe, growth, content_length(incoming.headers))
+        except Cut as cut:
+            await _to_boundary(incoming, source, pipe, cut)
+            raise
     except asyncio.CancelledError:
         if interrupt.reason != Interrupt.CLIENT_GONE or not interrupt.absorb():
             raise
+        route = admitted.call.route
         if observation.terminal_seen:
-            await _read_on(incoming, observation, TRAILING_READ_S)
+            await _read_on(incoming, observation, TRAILING_READ_S, None)
             raise ClientLeft(finished=True) from None
-        if admitted.call.route.on_disconnect is OnDisconnect.DRAIN:
-            await _read_on(incoming, observation, DRAIN_S)
+        if route.on_disconnect is OnDisconnect.DRAIN:
+            await _read_on(incoming, observation, route.drain_s, observation.output_tokens + route.drain_tokens_max)
         raise ClientLeft(finished=False) from None
 
 
 async def _relay(
-    incoming: Incoming, caller: Caller, observation: Observation, hider: UsageHider | None, body: _Body
+    source: _Source, observation: Observation, pipe: _Pipe, growth: Growth | None, remaining: int | None
 ) -> bytes:
-    if hider is not None:
-        return await _relay_hiding(incoming, caller, observation, hider)
-    while chunk := await incoming.read():
-        if body.remaining is not None:
-            body.remaining -= len(chunk)
-            if body.remaining <= 0:
+    while chunk := await source.read():
+        if remaining is not None:
+            remaining -= len(chunk)
+            if remaining <= 0:
                 observation.feed(chunk)
-                await incoming.read()
+                await source.read()
                 return chunk
-        try:
-            await caller.send(chunk)
-        finally:
-            observation.feed(chunk)
+        if growth is None:
+            await pipe.send(chunk, chunk)
+        else:
+            await _within(growth, chunk, source, pipe, None)
     return b""
 
 
-async def _relay_hiding(incoming: Incoming, caller: Caller, observation: Observation, hider: UsageHider) -> bytes:
+async def _relay_hiding(
+    source: _Source, caller: Caller, observation: Observation, hider: UsageHider, pipe: _Pipe, growth: Growth | None
+) -> bytes:
     while True:
-        chunk = await _read_or_flush(incoming, caller, hider, observation)
+        chunk = await _read_or_flush(source, caller, hider, observation)
         if not chunk:
             return hider.finish()
-        shown = hider.feed(chunk)
+        if growth is None:
+            await pipe.send(hider.feed(chunk), chunk)
+        else:
+            await _within(growth, chunk, source, pipe, hider)
+
+
+async def _within(growth: Growth, chunk: bytes, source: _Source, pipe: _Pipe, hider: UsageHider | None) -> None:
+    """Relay a chunk as far as its text is held for, then wait for more. A read that holds hundreds of events (an
+    upstream that is faster than its client) must not run past the budget in one piece."""
+    while chunk:
+        room = growth.room_bytes
+        piece, chunk = chunk[:room], chunk[room:]
+        await pipe.send(piece if hider is None else hider.feed(piece), piece)
         try:
-            if shown:
-                await caller.send(shown)
-        finally:
-            observation.feed(chunk)
+            if growth.spent:
+                await growth.more()
+        except Cut:
+            source.unread(chunk)
+            raise
 
 
-async def _read_or_flush(incoming: Incoming, caller: Caller, hider: UsageHider, observation: Observation) -> bytes:
+async def _to_boundary(incoming: Incoming, source: _Source, pipe: _Pipe, cut: Cut) -> None:
+    """Relay on to the end of the event that has begun, so that the refusal can follow as an event of its own."""
+    named = {name.lower(): value.lower() for name, value in incoming.headers}
+    encoded = named.get(b"content-encoding", b"identity") not in (b"", b"identity")
+    if encoded or not named.get(b"content-type", b"").startswith(b"text/event-stream") or b"content-length" in named:
+        raise Aborted(str(cut)) from cut
+    reach = BOUNDARY_BYTES_MAX
+    try:
+        async with asyncio.timeout(BOUNDARY_WAIT_S):
+            while not _BLANK_LINE.search(pipe.last[-_BLANK_BYTES:] + b"!"):
+                chunk = await source.read()
+                reach -= len(chunk)
+                if not chunk or reach < 0:
+                    raise Aborted(str(cut)) from cut
+                joined = pipe.last[-_BLANK_BYTES:] + chunk
+                found = _BLANK_LINE.search(joined, 0)
+                end = len(chunk) if found is None else found.end() - (len(joined) - len(chunk))
+                await pipe.send(chunk[: max(end, 0)], chunk[: max(end, 0)])
+                if found is not None:
+                    return
+    except TimeoutError:
+        raise Aborted(str(cut)) from cut
+
+
+async def _read_or_flush(incoming: _Source, caller: Caller, hider: UsageHider, observation: Observation) -> bytes:
     if not hider.pending:
         return await incoming.read()
     reading = asyncio.ensure_future(incoming.read())
@@ -121,11 +210,13 @@ async def _read_or_flush(incoming: Incoming, caller: Caller, hider: UsageHider, 
         raise
 
 
-async def _read_on(incoming: Incoming, observation: Observation, wait_s: float) -> None:
-    """Read what is left for the meters alone."""
+async def _read_on(incoming: Incoming, observation: Observation, wait_s: float, output_tokens_max: int | None) -> None:
+    """Read what is left for the meters alone, bounded in time and, where tokens are paid for, in money."""
     try:
         async with asyncio.timeout(wait_s):
             while chunk := await incoming.read():
                 observation.feed(chunk)
+                if output_tokens_max is not None and observation.output_tokens > output_tokens_max:
+                    return
     except TimeoutError:
         pass

@@ -10,12 +10,13 @@ from decimal import Decimal
 from typing import Any
 
 from gatekeeper.config.gateway import Unmeasured
-from gatekeeper.meters import Mark, Metering, Outcome, Reading, compile_meter
+from gatekeeper.meters import Mark, Metering, Outcome, Prices, Reading, compile_meter
 from gatekeeper.money import plain, units_to_micro
 from gatekeeper.ports import Progress, RawHeaders, UsageRecord
 from gatekeeper.proxy.admit import request_view
 from gatekeeper.proxy.call import Admitted, Facts
 from gatekeeper.proxy.outgoing import quoted
+from gatekeeper.rules.prices import cost_nano
 
 log = logging.getLogger("gatekeeper.proxy")
 
@@ -24,7 +25,7 @@ RECORD = "usage"
 _RECORD_METER = compile_meter("usage()")
 # Bytes of delivered text a token, from below: English has over 4, Chinese in UTF-8 about 3. Who hangs up before the
 # usage arrives must not pay less than what was delivered.
-_OUTPUT_BYTES_PER_TOKEN = 3
+OUTPUT_BYTES_PER_TOKEN = 3
 _TOKENS_MAX = 10**12
 
 
@@ -40,7 +41,7 @@ class Billed:
 class Observation:
     """One call's meters and facts."""
 
-    def __init__(self, admitted: Admitted) -> None:
+    def __init__(self, admitted: Admitted, prices: Prices | None = None) -> None:
         call = admitted.call
         route = call.route
         self._admitted = admitted
@@ -52,6 +53,7 @@ class Observation:
         self._metering = Metering(
             {MAIN: route.meter, RECORD: _RECORD_METER, **route.meters},
             view,
+            prices=prices,
             charge_errors=route.charge_errors,
             meter_methods=route.meter_methods,
         )
@@ -76,6 +78,14 @@ class Observation:
         """The dialect's last event has passed: what follows carries nothing."""
         return self._metering.terminal_seen
 
+    @property
+    def output_tokens(self) -> int:
+        """The best known figure of the output so far, in tokens."""
+        estimate = -(-self._metering.text_bytes // OUTPUT_BYTES_PER_TOKEN)
+        stated = self._metering.usage_so_far()
+        found = None if stated is None else _number(stated, "output")
+        return estimate if found is None else max(estimate, int(found))
+
     def progress(self) -> Progress:
         """What would be charged if the process died now: nothing before the first byte of a good answer."""
         status = self.facts.status
@@ -93,6 +103,7 @@ class Observation:
             outcome = self._metering.outcome or outcome
         billed = self._billed(reading, outcome)
         usage = readings[RECORD].value
+        cost_nano, evidence = self._cost(usage, billed, reading)
         return UsageRecord(
             call_id=call.id,
             admitted_month=admitted.admitted_month,
@@ -121,12 +132,27 @@ class Observation:
                 for name, found in readings.items()
                 if name not in (MAIN, RECORD) and found.units is not None
             },
-            evidence=reading.evidence,
+            cost_nano=cost_nano,
+            evidence=evidence,
             meter_hash=call.route.meter.hash,
             request_bytes=admitted.request_bytes,
             response_bytes=facts.upstream_bytes,
             response_id=_storable(self._metering.response_id),
         )
+
+    def _cost(
+        self, usage: Mapping[str, Any] | None, billed: Billed, reading: Reading
+    ) -> tuple[int | None, Mapping[str, Any]]:
+        """What the provider takes, as far as its price is known, with the price beside the reading's evidence."""
+        price, status = self._admitted.price, self.facts.status
+        if price is None:
+            return None, reading.evidence
+        if status is None or not 200 <= status < 300:
+            return 0, reading.evidence
+        if billed.source is Mark.ESTIMATED:
+            tokens_in, tokens_out, _ = self._tokens()
+            usage = {**(usage or {}), "input": tokens_in, "output": tokens_out, "total": tokens_in + tokens_out}
+        return cost_nano(price, usage or {}), {**reading.evidence, "$price": price.evidence()}
 
     def _billed(self, reading: Reading, outcome: Outcome) -> Billed:
         route = self._admitted.call.route
@@ -150,14 +176,18 @@ class Observation:
         return Billed(units, Mark.ESTIMATED, _joined(reading.note, note))
 
     def _estimate(self) -> tuple[Decimal, str]:
-        """The best known figures so far: what the provider said of input and output, else what was delivered."""
+        """The best known figures so far, as units on a meter of tokens."""
+        tokens_in, tokens_out, how = self._tokens()
+        return tokens_in + tokens_out, f"unmeasured: input {how} {plain(tokens_in)}, output {plain(tokens_out)}"
+
+    def _tokens(self) -> tuple[Decimal, Decimal, str]:
+        """(input, output, how the input is known): what the provider said, else what was sent and delivered."""
         usage = self._metering.usage_so_far() or {}
         stated_input, stated_output = _number(usage, "input"), _number(usage, "output")
-        output = Decimal(-(-self._metering.text_bytes // _OUTPUT_BYTES_PER_TOKEN))
+        output = Decimal(-(-self._metering.text_bytes // OUTPUT_BYTES_PER_TOKEN))
         tokens_in = stated_input if stated_input is not None else Decimal(self._admitted.input_estimate_tokens)
         tokens_out = output if stated_output is None else stated_output
-        how = "measured" if stated_input is not None else "estimated"
-        return tokens_in + tokens_out, f"unmeasured: input {how} {plain(tokens_in)}, output {plain(tokens_out)}"
+        return tokens_in, tokens_out, "measured" if stated_input is not None else "estimated"
 
 
 def _number(usage: Mapping[str, Any], name: str) -> Decimal | None:

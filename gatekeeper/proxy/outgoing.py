@@ -11,10 +11,11 @@ from urllib.parse import quote, quote_from_bytes, unquote_to_bytes
 
 from gatekeeper.config.gateway import AuthKind, Route, UpstreamConfig, Variable
 from gatekeeper.errors import LimitState
-from gatekeeper.money import units_text
+from gatekeeper.money import amount_text, dollars_text
 from gatekeeper.ports import Outgoing, RawHeaders
 from gatekeeper.proxy.admit import SECRET_HEADERS
 from gatekeeper.proxy.call import Admitted
+from gatekeeper.rules.limits import DOLLARS
 from gatekeeper.rules.routing import PatternKind
 
 HOP_BY_HOP = frozenset(
@@ -30,6 +31,7 @@ HOP_BY_HOP = frozenset(
         b"upgrade",
     }
 )
+CALL_ENTROPY_BYTES = 10
 _NAME = re.compile(rb"\{(\w+)\}")
 # Never forwarded from a client: keys, sessions, what we set ourselves, and what the next hop frames anew.
 _OURS = SECRET_HEADERS | {b"host", b"content-length", b"expect", b"x-user-id", b"x-agent-id", b"x-plan-id"}
@@ -171,6 +173,9 @@ def response_headers(admitted: Admitted, headers: RawHeaders, *, keep_length: bo
     ours = [(b"X-Gatekeeper-Call-Id", admitted.call.id.encode("ascii"))]
     if admitted.clamped_output_tokens is not None:
         ours.append((b"X-Gatekeeper-Output-Clamped", str(admitted.clamped_output_tokens).encode("ascii")))
+    if admitted.cost_estimate_nano is not None and any(state.dimension == DOLLARS for state in admitted.granted.stock):
+        # Only where a budget applies: elsewhere the provider's price is the operator's own business.
+        ours.append((b"X-Cost-Estimated", dollars_text(admitted.cost_estimate_nano).encode("ascii")))
     ours += limit_headers(admitted.granted.stock, admitted.granted.rates, admitted.call.started_ms)
     dropped |= {name.lower() for name, _ in ours}
     sent = [
@@ -182,9 +187,13 @@ def response_headers(admitted: Admitted, headers: RawHeaders, *, keep_length: bo
 
 
 def limit_headers(stock: tuple[LimitState, ...], rates: tuple[LimitState, ...], now_ms: int) -> RawHeaders:
-    """``X-Quota-*`` for the first stock limit, ``X-RateLimit-*`` for the first rate; resets in whole seconds."""
+    """``X-Quota-*`` for the first stock limit that is not in dollars, ``X-Budget-*`` for the dollar limit with the
+    least left, ``X-RateLimit-*`` for the first rate; resets in whole seconds."""
+    budgets = [state for state in stock if state.dimension == DOLLARS and state.remaining is not None]
+    quotas = [state for state in stock if state.dimension != DOLLARS]
+    budgets.sort(key=lambda state: state.remaining or 0)
     sent: RawHeaders = []
-    for prefix, states in (("X-Quota", stock), ("X-RateLimit", rates)):
+    for prefix, states in (("X-Quota", quotas), ("X-Budget", budgets), ("X-RateLimit", rates)):
         for state in states[:1]:
             sent += _limit_headers(prefix, state, now_ms)
     return sent
@@ -193,9 +202,9 @@ def limit_headers(stock: tuple[LimitState, ...], rates: tuple[LimitState, ...], 
 def _limit_headers(prefix: str, state: LimitState, now_ms: int) -> RawHeaders:
     remaining = state.remaining
     figures = {
-        "Limit": "unlimited" if state.cap is None else units_text(state.cap),
-        "Used": units_text(state.used + state.held),
-        "Remaining": "unlimited" if remaining is None else units_text(remaining),
+        "Limit": "unlimited" if state.cap is None else amount_text(state.dimension, state.cap),
+        "Used": amount_text(state.dimension, state.used + state.held),
+        "Remaining": "unlimited" if remaining is None else amount_text(state.dimension, remaining),
     }
     if state.resets_ms is not None:
         figures["Reset"] = str(max(0, -(-(state.resets_ms - now_ms) // 1000)))
@@ -207,7 +216,10 @@ def quoted(path: bytes) -> str:
     return quote_from_bytes(path, safe="/:@!$&'()*+,;=~%-._")
 
 
-def new_call_id(entropy: bytes) -> str:
-    """``call_`` and 26 letters of base 32 from 16 random bytes."""
-    assert len(entropy) == 16
-    return "call_" + base64.b32encode(entropy).decode("ascii").rstrip("=").lower()
+def new_call_id(now_ms: int, entropy: bytes) -> str:
+    """``call_`` and 26 letters of base 32: 48 bits of time, then 80 random ones.
+
+    Ids sort by time, so that records are appended to the database's indexes instead of scattered over them.
+    """
+    assert len(entropy) == CALL_ENTROPY_BYTES
+    return "call_" + base64.b32hexencode(now_ms.to_bytes(6, "big") + entropy).decode("ascii").rstrip("=").lower()

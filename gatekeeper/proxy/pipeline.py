@@ -6,21 +6,25 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from gatekeeper.clock import Clock
 from gatekeeper.config.gateway import Durability
 from gatekeeper.errors import TIMEOUTS, Code, Fault, FaultKind, GatekeeperError, Refusal
 from gatekeeper.meters import Outcome
-from gatekeeper.ports import Incoming, RawHeaders, Settled, Settlement, Upstream
+from gatekeeper.money import units_to_micro
+from gatekeeper.ports import Incoming, Ledger, RawHeaders, Settled, Settlement, Upstream
 from gatekeeper.proxy.admit import Admission
 from gatekeeper.proxy.call import Aborted, Admitted, Call, Caller, CallerGone, Interrupt
+from gatekeeper.proxy.costs import Costs
 from gatekeeper.proxy.forward import ClientLeft, forward, has_body
+from gatekeeper.proxy.growth import Cut, Growth
 from gatekeeper.proxy.observe import Observation
 from gatekeeper.proxy.outgoing import build_outgoing, response_headers
 from gatekeeper.proxy.pulse import Pulse
 from gatekeeper.proxy.settle import Settler, finished
-from gatekeeper.rules.limits import ONE_REQUEST, REQUESTS, UNITS
+from gatekeeper.rules.limits import DOLLARS, ONE_REQUEST, REQUESTS, UNITS
 
 log = logging.getLogger("gatekeeper.proxy")
 
@@ -35,14 +39,28 @@ class Ending:
     outcome: Outcome
     tail: bytes | None = None
     head: tuple[int, RawHeaders] | None = None
+    # Said as the last event of a stream that was cut.
+    said: Refusal | None = None
     failure: GatekeeperError | None = None
 
 
 class Proxy:
     """Serves calls on configured routes. One for the process."""
 
-    def __init__(self, admission: Admission, upstream: Upstream, settler: Settler, pulse: Pulse, clock: Clock) -> None:
+    def __init__(
+        self,
+        admission: Admission,
+        upstream: Upstream,
+        settler: Settler,
+        pulse: Pulse,
+        clock: Clock,
+        *,
+        ledger: Ledger,
+        costs: Costs,
+    ) -> None:
         self._admission = admission
+        self._ledger = ledger
+        self._costs = costs
         self._upstream = upstream
         self._settler = settler
         self._pulse = pulse
@@ -75,7 +93,7 @@ class Proxy:
     async def _serve(self, call: Call, caller: Caller) -> None:
         admitted = await self._admission.admit(call, caller)
         interrupt = Interrupt()
-        observation = Observation(admitted)
+        observation = Observation(admitted, self._costs.prices(call))
         self._pulse.add(call.id, observation, interrupt)
         ending = Ending(Outcome.UPSTREAM_FAILED)
         try:
@@ -104,6 +122,11 @@ class Proxy:
             raise ending.failure
         if ending.head is not None:
             await caller.start(*ending.head)
+        if ending.said is not None:
+            said = caller.told(ending.said)
+            if said is None:
+                raise Aborted(str(ending.said))
+            await caller.end(said)
         if ending.tail is not None:
             await caller.end(ending.tail)
 
@@ -112,7 +135,10 @@ class Proxy:
         elapsed_ms = self._elapsed_ms(admitted.call)
         record = observation.record(outcome, now_ms, elapsed_ms)
         metered = not admitted.call.route.free and admitted.call.method in admitted.call.route.meter_methods
-        actual = {UNITS: record.units_micro, REQUESTS: ONE_REQUEST} if metered else {}
+        actual: dict[str, int] = {}
+        if metered:
+            actual = {UNITS: record.units_micro, REQUESTS: ONE_REQUEST, DOLLARS: record.cost_nano or 0}
+            actual |= {f"{UNITS}:{name}": units_to_micro(Decimal(read)) for name, read in record.meters.items()}
         return self._settler.begin(Settlement(record, actual, admitted.plan, now_ms))
 
     def _elapsed_ms(self, call: Call) -> int:
@@ -127,6 +153,11 @@ class Proxy:
             return Ending(Outcome.COMPLETE if left.finished else Outcome.CLIENT_CLOSED)
         except CallerGone:
             return Ending(Outcome.CLIENT_CLOSED)
+        except Cut as cut:
+            log.info("call %s is cut: %s", admitted.call.id, cut)
+            return Ending(Outcome.CUT, said=cut.refusal)
+        except Aborted as aborted:
+            return Ending(Outcome.CUT, failure=aborted)
         except Refusal as refusal:
             # The request body passed its bound while it was streamed up.
             return Ending(Outcome.UPSTREAM_FAILED, failure=_told(refusal, observation))
@@ -160,8 +191,21 @@ class Proxy:
                 return Ending(Outcome.COMPLETE, tail=b"", head=(incoming.status, headers))
             observation.facts.started = True
             await caller.start(incoming.status, headers)
-            tail = await forward(admitted, incoming, caller, observation, interrupt)
+            growth = self._growth(admitted, incoming, observation, interrupt)
+            try:
+                tail = await forward(admitted, incoming, caller, observation, interrupt, growth)
+            finally:
+                if growth is not None:
+                    await growth.stop()
             return Ending(Outcome.COMPLETE, tail=tail)
+
+    def _growth(
+        self, admitted: Admitted, incoming: Incoming, observation: Observation, interrupt: Interrupt
+    ) -> Growth | None:
+        """Only where a limit can refuse is there anything to ask: else the held figure would grow for show."""
+        if not (admitted.extends and 200 <= incoming.status < 300):
+            return None
+        return Growth(admitted, observation, self._ledger, self._clock, interrupt)
 
     @asynccontextmanager
     async def _open(self, admitted: Admitted) -> AsyncIterator[Incoming]:

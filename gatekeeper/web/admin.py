@@ -164,14 +164,14 @@ class Admin:
             before_ms=None if before is None else int(before),
             limit=_limit(request),
         )
-        return json_answer({"requests": [record_json(row) for row in rows]})
+        return json_answer({"requests": [record_json(row, operator=True) for row in rows]})
 
     async def get_request(self, request: Request) -> Response:
         """One record."""
         record = await self.store.record(request.path_params["call_id"])
         if record is None:
             raise Refusal(Code.NOT_FOUND, "There is no such request.")
-        return json_answer(record_json(record))
+        return json_answer(record_json(record, operator=True))
 
 
 def customer_json(customer: Customer) -> dict[str, Any]:

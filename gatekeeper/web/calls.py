@@ -12,11 +12,11 @@ from gatekeeper.config.gateway import Dialect, Gateway, Route
 from gatekeeper.errors import Code, Refusal
 from gatekeeper.ports import RawHeaders
 from gatekeeper.proxy.call import Aborted, Call, CallerGone
-from gatekeeper.proxy.outgoing import new_call_id, quoted
+from gatekeeper.proxy.outgoing import CALL_ENTROPY_BYTES, new_call_id, quoted
 from gatekeeper.proxy.pipeline import Proxy
 from gatekeeper.rules.routing import Match, NoMethod
 from gatekeeper.web.credentials import read_credentials
-from gatekeeper.web.problems import internal, problem
+from gatekeeper.web.problems import internal, problem, problem_event
 
 log = logging.getLogger("gatekeeper.web")
 
@@ -24,9 +24,13 @@ log = logging.getLogger("gatekeeper.web")
 class AsgiCaller:
     """The client's side of one call, over ASGI (implements ``proxy.call.Caller``)."""
 
-    __slots__ = ("_on_gone", "_receive", "_send", "_watcher", "body_read", "ended", "started")
+    __slots__ = ("_call_id", "_dialect", "_on_gone", "_receive", "_send", "_watcher", "body_read", "ended", "started")
 
-    def __init__(self, receive: Receive, send: Send, *, has_body: bool) -> None:
+    def __init__(
+        self, receive: Receive, send: Send, *, has_body: bool, dialect: Dialect = Dialect.OPENAI, call_id: str = ""
+    ) -> None:
+        self._dialect = dialect
+        self._call_id = call_id
         self._receive = receive
         self._send = send
         self.body_read = not has_body
@@ -60,6 +64,10 @@ class AsgiCaller:
         """Send the last piece."""
         self.ended = True
         await self._send({"type": "http.response.body", "body": chunk, "more_body": False})
+
+    def told(self, refusal: Refusal) -> bytes | None:
+        """The refusal as an event of the stream."""
+        return problem_event(refusal, self._dialect, self._call_id)
 
     def watch(self, on_gone: Callable[[], None]) -> None:
         """One ``receive`` waits for the disconnect, also before the first token; after a streamed upload only."""
@@ -104,7 +112,7 @@ class Calls:
         """One call, from head to end. An abort returns without ending the body: the server closes the connection."""
         call = self._call(scope, match)
         has_body = call.header(b"transfer-encoding") is not None or call.header(b"content-length") not in (None, b"0")
-        caller = AsgiCaller(receive, send, has_body=has_body)
+        caller = AsgiCaller(receive, send, has_body=has_body, dialect=call.route.dialect, call_id=call.id)
         try:
             self._check_headers(call)
             await self._proxy.serve(call, caller)
@@ -129,8 +137,9 @@ class Calls:
         # A copy: a server may go on to write trailers into its own list.
         headers: RawHeaders = list(scope["headers"])
         client = scope.get("client")
+        now_ms = self._clock.now_ms()
         return Call(
-            id=new_call_id(secrets.token_bytes(16)),
+            id=new_call_id(now_ms, secrets.token_bytes(CALL_ENTROPY_BYTES)),
             gateway=self._gateway(),
             route=match.route,
             names=match.names,
@@ -140,7 +149,7 @@ class Calls:
             credentials=read_credentials(headers, scope["query_string"]),
             scheme=scope.get("scheme", "http"),
             client_host=client[0] if client else None,
-            started_ms=self._clock.now_ms(),
+            started_ms=now_ms,
             started_s=self._clock.monotonic_s(),
         )
 

@@ -10,7 +10,7 @@ import orjson
 
 from gatekeeper.config.gateway import Dialect
 from gatekeeper.errors import REFUSALS, Code, LimitState, Refusal
-from gatekeeper.money import units_text
+from gatekeeper.money import amount_text
 from gatekeeper.ports import RawHeaders
 
 _OPENAI_TYPES = {
@@ -57,10 +57,10 @@ def limit_json(limit: LimitState) -> dict[str, Any]:
         "scope": limit.scope,
         "dimension": limit.dimension,
         "window": limit.window,
-        "cap": None if limit.cap is None else units_text(limit.cap),
-        "used": units_text(limit.used),
-        "held": units_text(limit.held),
-        "remaining": None if limit.remaining is None else units_text(limit.remaining),
+        "cap": None if limit.cap is None else amount_text(limit.dimension, limit.cap),
+        "used": amount_text(limit.dimension, limit.used),
+        "held": amount_text(limit.dimension, limit.held),
+        "remaining": None if limit.remaining is None else amount_text(limit.dimension, limit.remaining),
         "resets_ms": limit.resets_ms,
     }
 
@@ -84,6 +84,14 @@ def problem(refusal: Refusal, dialect: Dialect, call_id: str | None) -> tuple[in
         kind = _OPENAI_TYPES.get(status, usual)
         body = {"error": {"message": text, "type": kind, "param": None, "code": refusal.code, **limit}}
     return status, _headers(refusal, call_id), orjson.dumps(body)
+
+
+def problem_event(refusal: Refusal, dialect: Dialect, call_id: str | None) -> bytes:
+    """A refusal as the last event of a stream: ``data: {"error": ...}`` for OpenAI and Google, ``event: error`` for
+    Anthropic (each provider's API reference, "Streaming")."""
+    _, _, body = problem(refusal, dialect, call_id)
+    name = b"event: error\n" if dialect is Dialect.ANTHROPIC else b""
+    return name + b"data: " + body + b"\n\n"
 
 
 def _headers(refusal: Refusal, call_id: str | None) -> RawHeaders:

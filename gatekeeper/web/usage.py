@@ -10,10 +10,10 @@ from starlette.responses import Response
 from gatekeeper.clock import Clock
 from gatekeeper.config.gateway import Gateway
 from gatekeeper.errors import Code, LimitState, Refusal
-from gatekeeper.money import dollars_text, units_text
+from gatekeeper.money import amount_text, dollars_text, units_text
 from gatekeeper.ports import Holder, Ledger, UsageQuery, UsageRecord, UsageTotal
 from gatekeeper.proxy import access
-from gatekeeper.rules.limits import ONE_REQUEST, RateLimit
+from gatekeeper.rules.limits import ONE_REQUEST
 from gatekeeper.rules.lines import Bounds, Subject, rate_lines, stock_lines
 from gatekeeper.rules.plans import Plan
 from gatekeeper.web.answers import check_storable, json_answer
@@ -23,7 +23,7 @@ from gatekeeper.web.problems import limit_json
 DAY_MS = 86_400_000
 # A longer report belongs to the admin API: this bounds what one key can make the database read.
 PERIOD_DAYS_MAX = 400
-_NOTHING = Bounds(0, 0, 0, 0, 0)
+_NOTHING = Bounds()
 
 
 class Usage:
@@ -95,7 +95,7 @@ class Usage:
         record = await self._usage.record(request.path_params["call_id"], customer_id=holder.customer.id)
         if record is None:
             raise Refusal(Code.NOT_FOUND, "There is no such request (it appears once the call has ended).")
-        return json_answer(record_json(record))
+        return json_answer(record_json(record, operator=False))
 
     async def _limits(self, holder: Holder, plan: Plan, now_ms: int) -> tuple[list[LimitState], dict[str, str | None]]:
         subject = Subject(
@@ -107,7 +107,8 @@ class Usage:
             user_id=holder.key.user_id,
             agent_id=holder.key.agent_id,
         )
-        lines = stock_lines(plan, subject, _NOTHING, now_ms)
+        gateway = self._gateway()
+        lines = stock_lines(plan, subject, _NOTHING, now_ms, gateway.limits)
         states = await self._ledger.counters([line.key for line in lines])
         limits = [
             LimitState(
@@ -122,16 +123,17 @@ class Usage:
             )
             for line, state in zip(lines, states, strict=True)
         ]
-        buckets = await self._ledger.buckets([(line.key, line.cap) for line in rate_lines(plan, subject, _NOTHING)])
-        rates = {
-            _per(rate): units_text(max(0, rate.cap - bucket.spent))
-            for rate, bucket in zip(plan.rates, buckets, strict=True)
+        rates = rate_lines(plan, subject, _NOTHING, gateway.rates)
+        buckets = await self._ledger.buckets([(line.key, line.cap) for line in rates])
+        left = {
+            _per(line.key.per_ms): amount_text(line.key.dimension, max(0, line.cap - bucket.spent))
+            for line, bucket in reversed(list(zip(rates, buckets, strict=True)))
         }
-        return limits, {name: text for name, text in rates.items() if name}
+        return limits, {name: text for name, text in left.items() if name}
 
 
-def _per(rate: RateLimit) -> str:
-    return {60_000: "per_minute", DAY_MS: "per_day"}.get(rate.per_ms, "")
+def _per(per_ms: int) -> str:
+    return {60_000: "per_minute", DAY_MS: "per_day"}.get(per_ms, "")
 
 
 def period_bounds(query: dict[str, str], now_ms: int) -> tuple[int, int]:
@@ -190,9 +192,12 @@ def total_json(total: UsageTotal) -> dict[str, Any]:
     }
 
 
-def record_json(record: UsageRecord) -> dict[str, Any]:
-    """One record for machines: exact amounts as decimal strings."""
+def record_json(record: UsageRecord, *, operator: bool) -> dict[str, Any]:
+    """One record for machines: exact amounts as decimal strings. What the provider takes is for the operator only."""
+    costs = {} if not operator else {"cost": None if record.cost_nano is None else dollars_text(record.cost_nano)}
+    evidence = {name: value for name, value in record.evidence.items() if operator or name != "$price"}
     return {
+        **costs,
         "id": record.call_id,
         "customer_id": record.customer_id,
         "key_id": record.key_id,
@@ -217,7 +222,7 @@ def record_json(record: UsageRecord) -> dict[str, Any]:
         "overrun": units_text(record.overrun_micro),
         "usage": record.usage,
         "meters": dict(record.meters),
-        "evidence": record.evidence,
+        "evidence": evidence,
         "meter_hash": record.meter_hash,
         "request_bytes": record.request_bytes,
         "response_bytes": record.response_bytes,

@@ -6,7 +6,7 @@ from gatekeeper.config.gateway import Gateway
 from gatekeeper.config.plans import read_plan
 from gatekeeper.config.read import parse_gateway
 from gatekeeper.diagnostics import Mistakes
-from gatekeeper.rules.declared import DeclaredLimit, DeclaredRate, Release
+from gatekeeper.rules.declared import DeclaredLimit, DeclaredRate
 from gatekeeper.rules.limits import Mode, RateLimit, Scope, StockLimit, Window
 
 LEAST = """
@@ -52,8 +52,7 @@ def test_everything_that_a_limit_may_say_stands_in_the_gateway():
         dollars = "unlimited"
         window = "day"
         zone = "Europe/Berlin"
-        release = "billing_period"
-        mode = "soft"
+        mode = "warn"
 
         [[limits]]
         scope = "key"
@@ -73,9 +72,8 @@ def test_everything_that_a_limit_may_say_stands_in_the_gateway():
     assert gateway.limits == (
         DeclaredLimit(StockLimit("global-dollars-month", Scope.GLOBAL, "dollars", Window.MONTH, 5_000_000_000)),
         DeclaredLimit(
-            StockLimit("alice", Scope.USER, "dollars", Window.DAY, None, Mode.SOFT, "Europe/Berlin"),
+            StockLimit("alice", Scope.USER, "dollars", Window.DAY, None, Mode.WARN, "Europe/Berlin"),
             "acme/alice",
-            Release.BILLING_PERIOD,
         ),
         DeclaredLimit(StockLimit("key-units-images-total", Scope.KEY, "units:images", Window.TOTAL, 500_000)),
         DeclaredLimit(
@@ -116,13 +114,12 @@ def test_everything_that_a_rate_may_say_stands_in_the_gateway():
     )
 
 
-def test_a_plan_may_limit_dollars_and_meters_and_say_when_a_limit_opens_again():
+def test_a_plan_may_limit_dollars_and_meters():
     plan = """
 monthly_price = 0
 [[limits]]
 dollars = "5.00"
 window = "day"
-release = "billing_period"
 [[limits]]
 scope = "agent"
 units = 3
@@ -137,7 +134,6 @@ dollars = 2
         StockLimit("customer-dollars-day", Scope.CUSTOMER, "dollars", Window.DAY, 5_000_000_000),
         StockLimit("agent-units-images-month", Scope.AGENT, "units:images", Window.MONTH, 3_000_000, Mode.WARN),
     )
-    assert found.released_by_billing == {"customer-dollars-day"}
     assert [(rate.dimension, rate.cap) for rate in found.rates] == [("dollars", 2_000_000_000)]
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatekeeper.config.gateway import CostsConfig, Gateway, HoldKind, LedgerFailure, Route, Unpriced, UpstreamConfig
+from gatekeeper.config.gateway import CostsConfig, Gateway, HoldKind, Route, Unpriced, UpstreamConfig
 from gatekeeper.config.locate import locate
 from gatekeeper.config.read import parse_gateway
 from gatekeeper.diagnostics import Mistakes
@@ -153,14 +153,6 @@ def test_a_route_says_how_streams_hold_and_how_far_they_are_drained():
     assert (told.hold, told.hold_slice_tokens, told.drain_s, told.drain_tokens_max) == (HoldKind.WORST_CASE, 64, 1.5, 0)
 
 
-def test_the_ledger_fails_closed_unless_a_bounded_number_of_calls_is_let_through():
-    assert parse("").ledger.on_ledger_failure is LedgerFailure.CLOSED
-    told = parse('[ledger]\non_ledger_failure = "open"\nopen_calls_max = 10\n').ledger
-    assert (told.on_ledger_failure, told.open_calls_max) == (LedgerFailure.OPEN, 10)
-    assert "open lets nothing pass" in refused('[ledger]\non_ledger_failure = "open"\n')
-    assert "nothing passes while closed" in refused("[ledger]\nopen_calls_max = 1\n")
-
-
 @pytest.mark.parametrize(
     ("upstream", "url"),
     [
@@ -178,9 +170,8 @@ WHOLE = (
     + 'hold = "worst_case"\nhold_slice_tokens = 64\ndrain_s = 1\ndrain_tokens_max = 0\n'
     + entry("m", "1", 'upstream = "openai"\nfrom = 2026-01-01\nuntil = 2027-01-01\ntiers = [{ above = 5, input = 1 }]')
     + '[costs]\nunpriced = { input = 1, output = 1, per = "1 token" }\n'
-    + '[ledger]\non_ledger_failure = "open"\nopen_calls_max = 3\n'
-    + '[[limits]]\nname = "a"\nscope = "user"\nsubject = "alice"\ndollars = 1\nwindow = "day"\nmode = "soft"\n'
-    + 'zone = "UTC"\nrelease = "window"\n[[rates]]\nscope = "agent"\nunits = 5\nmeter = "x"\nper = "hour"\n'
+    + '[[limits]]\nname = "a"\nscope = "user"\nsubject = "alice"\ndollars = 1\nwindow = "day"\nmode = "warn"\n'
+    + 'zone = "UTC"\n[[rates]]\nscope = "agent"\nunits = 5\nmeter = "x"\nper = "hour"\n'
 )
 ODD = ["true", "0", "-1", "1.5", "nan", '""', '"x"', '"*"', '"each"', '"unlimited"', "[]", "{}", "[{}]", "1979-05-27"]
 ODD += ["1979-05-27T00:00:00Z", "00:00:00", "99999999999999999999999", '"٣"', "9999-12-31", "0001-01-01"]

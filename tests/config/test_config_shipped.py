@@ -132,8 +132,6 @@ def test_every_commented_setting_of_the_example_loads_when_it_is_taken_in(tmp_pa
             loaded = loaded.replace('# customer = "local"', 'customer = "local"')
         if key == "customer":
             loaded = loaded.replace('# mode = "none"', 'mode = "none"')
-        if key == "open_calls_max":
-            loaded = loaded.replace('on_ledger_failure = "closed"', 'on_ledger_failure = "open"')
         if key == "tls":
             loaded = loaded.replace("http://127.0.0.1:11434", "https://127.0.0.1:11434")
         try:

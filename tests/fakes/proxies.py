@@ -26,6 +26,7 @@ from gatekeeper.ports import (
 from gatekeeper.proxy.access import Directory
 from gatekeeper.proxy.admit import Admission
 from gatekeeper.proxy.call import Call, Credentials
+from gatekeeper.proxy.costs import Costs
 from gatekeeper.proxy.pipeline import Proxy
 from gatekeeper.proxy.pulse import Pulse
 from gatekeeper.proxy.settle import Settler
@@ -257,8 +258,11 @@ upstream = "origin"
         self.directory = Directory(self.keys, self.keys, self.clock)  # type: ignore[arg-type]
         self.settler = Settler(self.ledger, self.clock)
         self.pulse = Pulse(self.ledger, self.directory, lambda: self.gateway, self.clock)
-        admission = Admission(self.directory, self.ledger, "me")
-        self.proxy = Proxy(admission, self.upstream, self.settler, self.pulse, self.clock)
+        costs = Costs(None)
+        admission = Admission(self.directory, self.ledger, "me", costs)
+        self.proxy = Proxy(
+            admission, self.upstream, self.settler, self.pulse, self.clock, ledger=self.ledger, costs=costs
+        )
 
     def call(self, body: bytes, *headers: tuple[bytes, bytes], method: str = "POST", call_id: str = "call_1") -> Call:
         given = list(headers) or [(b"content-type", b"application/json")]

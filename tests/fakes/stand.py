@@ -170,7 +170,7 @@ class Stand:
             assert customer is not None
             plan = gateway.plans[customer.plan_id]
             subject = Subject(customer.id, plan.id, "", customer.anchor_ms)
-            lines = stock_lines(plan, subject, Bounds(0, 0, 0, 0, 0), int(time.time() * 1000))
+            lines = stock_lines(plan, subject, Bounds(), int(time.time() * 1000))
             return sum(state.held for state in await self.house.store.counters([line.key for line in lines]))
 
         result: int = self.run(held())

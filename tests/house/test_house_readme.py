@@ -103,7 +103,9 @@ def test_the_table_of_plans_is_the_one_of_the_shipped_files():
 
 def test_the_table_of_variables_is_what_the_configuration_lets_override():
     code = "".join(path.read_text("utf-8") for path in (ROOT / "gatekeeper" / "config").glob("*.py"))
-    assert sorted(row["variable"] for row in rows("variable")) == sorted(set(re.findall(r'override\("(\w+)"', code)))
+    assert sorted(row["variable"] for row in rows("variable")) == sorted(
+        set(re.findall(r'(?:override|_Budget)\("(\w+)"', code))
+    )
 
 
 def test_the_variables_of_the_shipped_file_are_named():

@@ -84,7 +84,7 @@ def _quota(stand: Stand) -> CounterKey:
     gateway = stand.house.live.gateway
     subject = Subject("acme", "pro", "", 0)
     now_ms = stand.house.proxy._clock.now_ms()
-    (line,) = stock_lines(gateway.plans["pro"], subject, Bounds(0, 0, 0, 0, 0), now_ms)
+    (line,) = stock_lines(gateway.plans["pro"], subject, Bounds(), now_ms)
     return line.key
 
 
