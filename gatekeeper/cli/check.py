@@ -2,8 +2,10 @@
 
 import argparse
 from decimal import Decimal
+from pathlib import Path
 
-from gatekeeper.cli.output import add_command, add_json_flag, complain, print_json, rendered
+from gatekeeper.cli.fuzz import fuzz
+from gatekeeper.cli.output import add_command, add_json_flag, complain, print_json, rendered, whole_number
 from gatekeeper.cli.recordings import Recording, read_with, request_view
 from gatekeeper.cli.settings import add_config_flag, read_gateway
 from gatekeeper.config.gateway import Gateway, Route, RouteExample
@@ -13,6 +15,8 @@ from gatekeeper.money import plain
 
 # Small pieces, as a network would deliver them: the reading must not depend on it.
 _CHUNK_BYTES = 7
+# Where counter-examples are kept, to be replayed.
+FUZZ_FOLDER = Path("gatekeeper-fuzz")
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -20,6 +24,10 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = add_command(commands, "check", "check the configuration, its expressions and its examples")
     add_config_flag(parser)
     add_json_flag(parser)
+    parser.add_argument(
+        "--fuzz", type=whole_number(1, 86_400), metavar="SECONDS", help="try every route's meter on made-up streams too"
+    )
+    parser.add_argument("--seed", type=whole_number(0, 2**32), metavar="N", help="repeat what --fuzz has tried")
     parser.set_defaults(run=run)
 
 
@@ -34,7 +42,11 @@ def run(arguments: argparse.Namespace) -> int:
     examples += sum(len(plan.examples) for plan in gateway.plans.values())
     routes, plans = len(gateway.router.routes), len(gateway.plans)
     done = f"ok: {routes} routes, {plans} plans, {len(gateway.upstreams)} upstreams, {examples} examples executed"
-    return _tell((*gateway.warnings, *failed), arguments.json, "" if failed else done)
+    found = [] if arguments.fuzz is None else fuzz(gateway, arguments.fuzz, FUZZ_FOLDER, arguments.seed)
+    for one in found:
+        complain(one.text + "\n")
+    code = _tell((*gateway.warnings, *failed), arguments.json, "" if failed or found else done)
+    return 2 if found else code
 
 
 def _tell(mistakes: tuple[Mistake, ...], as_json: bool, done: str) -> int:

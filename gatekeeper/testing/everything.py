@@ -1,0 +1,41 @@
+"""All dialects at once.
+
+The rule: a new dialect is added here, and every check that takes ``any_streams()`` has it.
+"""
+
+from typing import Unpack
+
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+
+from gatekeeper.testing.anthropic import anthropic_streams
+from gatekeeper.testing.cohere import cohere_streams
+from gatekeeper.testing.gemini import gemini_streams
+from gatekeeper.testing.ollama import ollama_streams
+from gatekeeper.testing.openai import openai_streams
+from gatekeeper.testing.responses import openai_responses_streams
+from gatekeeper.testing.script import SwitchWords
+from gatekeeper.testing.single import embedding_answers, image_answers
+from gatekeeper.testing.stream import ProviderStream
+from gatekeeper.testing.vendors import VENDORS
+
+
+def any_streams(**switches: Unpack[SwitchWords]) -> SearchStrategy[ProviderStream]:
+    """Answers of every provider and endpoint that is known here. Keywords: see ``Switches``."""
+    chat = openai_streams(tuple(VENDORS), **switches)
+    dialects = [
+        # Nine vendors behind one door: it is opened more often.
+        chat,
+        chat,
+        chat,
+        anthropic_streams(**switches),
+        gemini_streams(**switches),
+        openai_responses_streams(**switches),
+        openai_streams(("openai", "vllm"), endpoint="completions", **switches),
+        cohere_streams(**switches),
+        ollama_streams(**switches),
+    ]
+    if switches.get("streamed") is not True:
+        dialects.append(embedding_answers(**switches))
+        dialects.append(image_answers(**switches))
+    return st.one_of(dialects)
