@@ -97,12 +97,15 @@ def uvicorn_server(app: Any, config: ServerConfig) -> TellingServer:
     )
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A bound socket, so that the port is known before the server starts. Raises OSError."""
+def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A bound socket, so that the port is known before the server starts; ``shared`` with other processes that bind it
+    so. Raises OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         bound.bind((host, port))
         bound.setblocking(False)
     except BaseException:
