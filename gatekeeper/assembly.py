@@ -19,6 +19,7 @@ from gatekeeper.proxy.pipeline import Proxy
 from gatekeeper.proxy.pulse import Pulse, stopped
 from gatekeeper.proxy.settle import Settler
 from gatekeeper.stores import open_store
+from gatekeeper.stores.journal import FileJournal
 from gatekeeper.upstreams.client import HttpUpstream
 from gatekeeper.web.admin import Admin
 from gatekeeper.web.app import Application, Parts
@@ -49,9 +50,10 @@ class House:
         self.upstream = upstream
         self.accounts = Accounts(store, store, self.live, clock)
         self.directory = Directory(store, store, clock)
-        self.settler = Settler(store, clock)
-        self.pulse = Pulse(store, self.directory, self.live, clock)
         owner = f"{os.uname().nodename}:{os.getpid()}:{secrets.token_hex(4)}"
+        self.journal = FileJournal(gateway.ledger.journal, owner)
+        self.settler = Settler(store, clock, self.journal)
+        self.pulse = Pulse(store, self.directory, self.live, clock, self.settler)
         self.prices = GenaiPrices()
         costs = Costs(self.prices)
         admission = Admission(self.directory, store, owner, costs)
@@ -72,6 +74,7 @@ class House:
         async with AsyncExitStack() as closing:
             # What fails on the way out keeps nothing after it from being closed.
             closing.push_async_callback(self.store.close)
+            closing.push_async_callback(self.journal.close)
             closing.push_async_callback(self.upstream.close)
             closing.push_async_callback(self.directory.write_used)
             # The list takes a fifth of a second to load: before the first call, not within it.

@@ -332,6 +332,35 @@ class Ledger(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Journaled:
+    """A settlement as the journal kept it: without the plan, which is found again by ``record.plan_id``."""
+
+    record: UsageRecord
+    actual: Mapping[str, int]
+    now_ms: int
+
+
+class Journal(Protocol):
+    """Where settlements wait, durably, while the ledger is away."""
+
+    async def append(self, settlement: Settlement) -> None:
+        """Durable when it returns. Raises Fault."""
+        ...
+
+    async def done(self, call_id: str) -> None:
+        """The ledger has it now. Never raises."""
+        ...
+
+    async def orphans(self) -> Sequence[Journaled]:
+        """What processes that are gone left behind; each is given to one caller. Raises Fault."""
+        ...
+
+    async def close(self) -> None:
+        """What is still open is left for whoever comes next."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class UsageTotal:
     """Sums over records."""
 

@@ -262,6 +262,8 @@ class LedgerConfig:
     hold_ttl_s: float = 30.0
     heartbeat_s: float = 5.0
     settle_wait_s: float = 10.0
+    # The folder where records wait while the ledger is away; made when it is first needed.
+    journal: Path = Path("gatekeeper-journal")
 
 
 @dataclass(frozen=True, slots=True)

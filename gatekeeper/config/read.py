@@ -79,7 +79,7 @@ def _gateway(
     server = read_server(top.table("server"), variables, outside)
     database = read_database(top.table("database"), variables, directory, outside)
     admin_key = read_admin(top.table("admin"), variables)
-    ledger = read_ledger(top.table("ledger"))
+    ledger = read_ledger(top.table("ledger"), directory)
     # A plan whose file is wrong exists all the same.
     keys = read_keys(top.table("keys"), server, frozenset(read))
     upstreams = read_upstreams(top, variables, directory)

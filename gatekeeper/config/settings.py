@@ -100,7 +100,7 @@ def read_admin(table: Table, variables: Variables) -> Secret | None:
     return Secret(found) if found else None
 
 
-def read_ledger(table: Table) -> LedgerConfig:
+def read_ledger(table: Table, directory: Path) -> LedgerConfig:
     """``[ledger]``. A hold that is not renewed twice before it expires would be swept under a living call."""
     defaults = LedgerConfig()
     ledger = LedgerConfig(
@@ -108,6 +108,7 @@ def read_ledger(table: Table) -> LedgerConfig:
         hold_ttl_s=table.take("hold_ttl_s", seconds, defaults.hold_ttl_s),
         heartbeat_s=table.take("heartbeat_s", seconds, defaults.heartbeat_s),
         settle_wait_s=table.take("settle_wait_s", seconds, defaults.settle_wait_s),
+        journal=directory / table.take("journal", text, str(defaults.journal)),
     )
     if ledger.hold_ttl_s < 2 * ledger.heartbeat_s:
         key = "hold_ttl_s" if "hold_ttl_s" in table.values else "heartbeat_s"

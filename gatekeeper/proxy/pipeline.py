@@ -14,7 +14,7 @@ from gatekeeper.config.gateway import Durability
 from gatekeeper.errors import TIMEOUTS, Code, Fault, FaultKind, GatekeeperError, Refusal
 from gatekeeper.meters import Outcome
 from gatekeeper.money import units_to_micro
-from gatekeeper.ports import Incoming, Ledger, RawHeaders, Settled, Settlement, Upstream
+from gatekeeper.ports import Incoming, Ledger, RawHeaders, Settlement, Upstream
 from gatekeeper.proxy.admit import Admission
 from gatekeeper.proxy.call import Aborted, Admitted, Call, Caller, CallerGone, Interrupt
 from gatekeeper.proxy.costs import Costs
@@ -23,7 +23,7 @@ from gatekeeper.proxy.growth import Cut, Growth
 from gatekeeper.proxy.observe import Observation
 from gatekeeper.proxy.outgoing import build_outgoing, response_headers
 from gatekeeper.proxy.pulse import Pulse
-from gatekeeper.proxy.settle import Settler, finished
+from gatekeeper.proxy.settle import Settler, Settling, finished
 from gatekeeper.rules.limits import DOLLARS, ONE_REQUEST, REQUESTS, UNITS
 
 log = logging.getLogger("gatekeeper.proxy")
@@ -111,12 +111,10 @@ class Proxy:
             settling = self._settle(admitted, observation, ending.outcome)
         await self._finish(admitted, caller, ending, settling)
 
-    async def _finish(
-        self, admitted: Admitted, caller: Caller, ending: Ending, settling: "asyncio.Task[Settled]"
-    ) -> None:
+    async def _finish(self, admitted: Admitted, caller: Caller, ending: Ending, settling: Settling) -> None:
         ledger = admitted.call.gateway.ledger
         waits = ledger.durability is Durability.STRICT and ending.outcome is not Outcome.CLIENT_CLOSED
-        if waits and await finished(settling, ledger.settle_wait_s) is None and ending.failure is None:
+        if waits and not await finished(settling, ledger.settle_wait_s) and ending.failure is None:
             raise Aborted("the record of this call could not be made durable in time")
         if ending.failure is not None:
             raise ending.failure
@@ -130,7 +128,7 @@ class Proxy:
         if ending.tail is not None:
             await caller.end(ending.tail)
 
-    def _settle(self, admitted: Admitted, observation: Observation, outcome: Outcome) -> "asyncio.Task[Settled]":
+    def _settle(self, admitted: Admitted, observation: Observation, outcome: Outcome) -> Settling:
         now_ms = self._clock.now_ms()
         elapsed_ms = self._elapsed_ms(admitted.call)
         record = observation.record(outcome, now_ms, elapsed_ms)

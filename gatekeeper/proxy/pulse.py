@@ -14,6 +14,7 @@ from gatekeeper.ports import Ledger
 from gatekeeper.proxy.access import Directory
 from gatekeeper.proxy.call import Interrupt
 from gatekeeper.proxy.observe import Observation
+from gatekeeper.proxy.settle import Settler
 
 # One transaction's worth of calls that lost their process.
 RECOVERED_AT_ONCE = 100
@@ -24,7 +25,15 @@ log = logging.getLogger("gatekeeper.pulse")
 class Pulse:
     """One for a process. ``run`` beats until it is cancelled; ``beat`` is one round."""
 
-    def __init__(self, ledger: Ledger, directory: Directory, gateway: Callable[[], Gateway], clock: Clock) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        directory: Directory,
+        gateway: Callable[[], Gateway],
+        clock: Clock,
+        settler: Settler | None = None,
+    ) -> None:
+        self._settler = settler
         self._ledger = ledger
         self._directory = directory
         self._gateway = gateway
@@ -75,6 +84,8 @@ class Pulse:
         if recovered:
             log.warning("%d calls of a process that ended were settled at their last progress", recovered)
         await self._directory.write_used()
+        if self._settler is not None and (replayed := await self._settler.replay(lambda: self._gateway().plans)):
+            log.warning("%d calls that a process which ended had journaled are settled now", replayed)
 
 
 async def stopped(task: "asyncio.Task[None]") -> None:
