@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from gatekeeper.cli.output import Unusable, add_command, add_json_flag, complain, print_json, rendered, whole_number
-from gatekeeper.cli.recordings import Recording, add_recording_flags, read_recording, read_with, request_view
+from gatekeeper.cli.recordings import Recording, add_recording_flags, feed, read_recording, request_view
 from gatekeeper.diagnostics import Mistake, Severity
 from gatekeeper.meters import FUNCTIONS, Context, Meter, Outcome, Reading, RequestView, check_expression
+from gatekeeper.meters.watching import Watching
 from gatekeeper.money import plain
 
 CHUNK_BYTES = 64 * 1024
@@ -50,7 +51,11 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         metavar="BYTES",
         help="feed pieces of this size (default: %(default)s); the reading is the same for each",
     )
-    parser.add_argument("--explain", action="store_true", help="show what the expression holds and looks for")
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="show the tree with phases and slots, and what each slot saw in which event",
+    )
     add_json_flag(parser)
     parser.set_defaults(run=run)
 
@@ -90,20 +95,25 @@ def _checked(text: str, context: Context, as_json: bool) -> Meter | None:
 
 
 def _evaluate(meter: Meter, over: _Over, arguments: argparse.Namespace) -> None:
-    explained = meter.explain() if arguments.explain else None
-    if explained is not None and not arguments.json:
-        print(explained)
     many = len(over.recordings) > 1
     for recording in over.recordings:
-        reading = read_with({"m": meter}, recording, over.request, over.outcome, over.chunk_bytes)["m"]
         name = recording.name if many else None
+        watching = Watching({"m": meter}, over.request)
+        reading = feed(watching, recording, over.outcome, over.chunk_bytes)["m"]
         if arguments.json:
-            _show_json(reading, name, explained)
-        else:
-            _show(reading, name)
+            _show_json(reading, name, (meter, watching) if arguments.explain else None)
+            continue
+        if arguments.explain:
+            streamed = bool(arguments.stream)
+            print(meter.explain(watching.seen["m"] if streamed else ()))
+            told = (
+                f"{recording.name}: {watching.events} event{'' if watching.events == 1 else 's'}, " if streamed else ""
+            )
+            print(f"\n{told}source {reading.source}")
+        _show(reading, name)
 
 
-def _show_json(reading: Reading, name: str | None, explained: str | None) -> None:
+def _show_json(reading: Reading, name: str | None, explained: tuple[Meter, Watching] | None) -> None:
     shown: dict[str, Any] = {} if name is None else {"stream": name}
     shown |= {
         "units": None if reading.units is None else plain(reading.units),
@@ -114,7 +124,10 @@ def _show_json(reading: Reading, name: str | None, explained: str | None) -> Non
     if reading.value is not None:
         shown["value"] = _bare(reading)
     if explained is not None:
-        shown["explain"] = explained
+        meter, watching = explained
+        shown["explain"] = meter.explain()
+        shown["events"] = watching.events
+        shown["saw"] = {plan.key: seen.plain() for plan, seen in zip(meter.plans, watching.seen["m"], strict=True)}
     print_json(shown)
 
 

@@ -70,7 +70,11 @@ def read_with(
     meters: dict[str, Meter], recording: Recording, request: RequestView, outcome: Outcome, chunk_bytes: int
 ) -> dict[str, Reading]:
     """What meters say of a recording that arrives in pieces of ``chunk_bytes``."""
-    metering = Metering(meters, request)
+    return feed(Metering(meters, request), recording, outcome, chunk_bytes)
+
+
+def feed(metering: Metering, recording: Recording, outcome: Outcome, chunk_bytes: int) -> dict[str, Reading]:
+    """The readings of a metering after a recording that arrives in pieces."""
     headers = {"content-type": recording.content_type}
     metering.begin(recording.status, recording.content_type, recording.content_encoding, headers)
     for start in range(0, len(recording.body), chunk_bytes):

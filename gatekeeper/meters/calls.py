@@ -234,7 +234,6 @@ class Calls:
         given = walked.of
         if len(node.arguments) == 2:
             given = self._function(node, function, walked, scope)
-            self._warn_cumulative(node, walked)
         elif given.kind is Kind.EVENT and node.name in ("sum", "max", "min", "avg", "merge"):
             self.wrong(
                 node,
@@ -251,24 +250,6 @@ class Calls:
             if bad:
                 self.wrong(node.arguments[1], f"{node.name}() wants numbers, this is {given.kind}")
         return function.gives
-
-    def _warn_cumulative(self, node: tree.Call, walked: Type) -> None:
-        argument = node.arguments[1]
-        if node.name != "sum" or walked.kind is not Kind.STREAM:
-            return
-        last = (
-            argument.value
-            if isinstance(argument, tree.Text)
-            else argument.name
-            if isinstance(argument, tree.Member)
-            else ""
-        )
-        if last.lower().endswith(("tokens", "tokencount")):
-            self.warn(
-                node,
-                "many providers repeat a growing usage in every event: a sum counts it more than once",
-                "usage().total, or last(events, ...)",
-            )
 
     def _walks(self, node: tree.Call, scope: Scope) -> bool:
         """Whether this max or min walks a list; told by the static types, or a mistake."""

@@ -3,7 +3,6 @@
 The rule: a fold holds one value (or a counter), never the items, and what it holds is bounded.
 """
 
-from collections import deque
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Protocol
@@ -111,23 +110,32 @@ class At:
 class AtBack:
     """The item number ``place`` from the back (1 is the last), null or not: a ring of that many."""
 
-    __slots__ = ("_ring", "done")
+    __slots__ = ("_place", "_ring", "done")
 
     def __init__(self, place: int) -> None:
         self.done = False
-        self._ring: deque[Marked] = deque(maxlen=place)
+        self._place = place
+        # A list: a deque takes 700 bytes for its first item, and there are 16 at most.
+        self._ring: list[Marked] = []
 
     @property
     def empty(self) -> bool:
         """Whether the stream has been too short until now."""
-        return len(self._ring) != self._ring.maxlen
+        return len(self._ring) != self._place
+
+    def put(self, marked: Marked) -> None:
+        """The next item, which is known to be small."""
+        ring = self._ring
+        ring.append(marked)
+        if len(ring) > self._place:
+            del ring[0]
 
     def add(self, value: Any, marks: int) -> None:
-        self._ring.append((_kept(value), marks))
+        self.put((_kept(value) if value is not None else None, marks))
 
     def fail(self, why: str) -> None:
         """The item could not be read."""
-        self._ring.append((_Failed(why), 0))
+        self.put((_Failed(why), 0))
 
     def result(self) -> Marked:
         return NOTHING if self.empty else _given(self._ring[0])

@@ -4,7 +4,7 @@ The rule: nobody else parses, checks or evaluates expressions.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
@@ -12,7 +12,6 @@ from gatekeeper.diagnostics import Mistake, Mistakes, Severity, Source
 from gatekeeper.meters.anchors import TooLarge
 from gatekeeper.meters.check import Checker
 from gatekeeper.meters.evidence import plain_json
-from gatekeeper.meters.explaining import explained
 from gatekeeper.meters.folds import FELL_BACK, GUESSED, READ, Marked, holds
 from gatekeeper.meters.lower import TooManyClosures, lowered
 from gatekeeper.meters.names import Context
@@ -20,9 +19,11 @@ from gatekeeper.meters.parse import parse
 from gatekeeper.meters.printing import printed
 from gatekeeper.meters.reading import Mark, Outcome, Reading
 from gatekeeper.meters.run import Code, Prices, RequestView, Run, Tokenizer
+from gatekeeper.meters.seams import noted
 from gatekeeper.meters.slots import SlotPlan
 from gatekeeper.meters.tree import Name, Node
 from gatekeeper.meters.values import EXACT, Unmeasurable, number
+from gatekeeper.meters.warnings import warnings_of
 
 # A call of more units than this is a provider's mistake or ours.
 UNITS_MAX = Decimal(10**12)
@@ -37,7 +38,18 @@ _READS_BODY = frozenset({"request", "requestBody"})
 class Meter:
     """One expression, checked and compiled. Immutable; may be used by many calls at once."""
 
-    __slots__ = ("_code", "_places", "_root", "context", "hash", "needs_request", "plans", "text", "warnings")
+    __slots__ = (
+        "_buffered",
+        "_code",
+        "_places",
+        "_root",
+        "context",
+        "hash",
+        "needs_request",
+        "plans",
+        "text",
+        "warnings",
+    )
 
     text: str
     hash: str
@@ -48,7 +60,7 @@ class Meter:
 
     def __init__(
         self, text: str, root: Node, code: Code, plans: tuple[SlotPlan, ...], places: int, context: Context,
-        warnings: tuple[Mistake, ...],
+        warnings: tuple[Mistake, ...], *, buffered: bool,
     ) -> None:  # fmt: skip
         self.text = text
         self.context = context
@@ -57,6 +69,7 @@ class Meter:
         self.hash = hashlib.sha256(printed(root).encode("utf-8", "replace")).hexdigest()[:HASH_LETTERS]
         self.needs_request = any(isinstance(node, Name) and node.name in _READS_BODY for node in root.walk())
         self._root = root
+        self._buffered = buffered
         self._code = code
         self._places = places
 
@@ -80,7 +93,7 @@ class Meter:
         except Unmeasurable as problem:
             return Reading(None, Mark.ERROR, str(problem), None, run.evidence)
         except Exception as problem:  # noqa: BLE001 - the seam of Law 3: a bug here must not end a stream
-            return Reading(None, Mark.ERROR, f"internal: {type(problem).__name__}", None, run.evidence)
+            return Reading(None, Mark.ERROR, f"internal: {noted(problem, self.text)}", None, run.evidence)
 
     def _reading(self, run: Run, marked: Marked) -> Reading:
         value, marks = marked
@@ -121,7 +134,10 @@ class Meter:
         """Context VALUE: the value itself, as JSON types (fractions as Decimal); null where it cannot be had."""
         try:
             return self._code(self.run(view, tokenizer=tokenizer))[0]
-        except Exception:  # noqa: BLE001 - the same seam
+        except Unmeasurable:
+            return None
+        except Exception as problem:  # noqa: BLE001 - the same seam
+            noted(problem, self.text)
             return None
 
     def replay(self, evidence: Mapping[str, Any]) -> Reading:
@@ -135,9 +151,13 @@ class Meter:
         reading = self.evaluate(run)
         return Reading(reading.units, reading.source, reading.note, reading.value, dict(evidence))
 
-    def explain(self) -> str:
-        """What the meter reads and holds, for people."""
-        return explained(self._root, self.plans, self.context, self.hash)
+    def explain(self, seen: Sequence[Any] = ()) -> str:
+        """For people: the tree with phases and types, the slots, and what each saw (``watching.Watching.seen``)."""
+        from gatekeeper.meters.explaining import explained  # it knows what watches meters
+
+        checker = Checker(Source(self.text), self.context, buffered=self._buffered)
+        checker.run(self._root)
+        return explained(self._root, checker.facts, self.plans, self.context, self.hash, seen)
 
 
 def _shown(value: Any, mark: Mark, evidence: Mapping[str, Any]) -> Reading:
@@ -174,43 +194,60 @@ def skipped(why: str) -> Reading:
 
 
 def check_expression(
-    text: str, *, context: Context = Context.METER, source: Source | None = None, buffer_bytes_max: int = 0
+    text: str,
+    *,
+    context: Context = Context.METER,
+    source: Source | None = None,
+    buffer_bytes_max: int = 0,
+    dialect: str | None = None,
 ) -> tuple[Meter | None, tuple[Mistake, ...]]:
     """Reads, checks and compiles. All mistakes and warnings, in reading order; the Meter is None if one is an error.
 
-    Spans point into ``source``: the text itself (by default ``<expression>``) or an outer text that holds it. Never
-    raises.
+    Spans point into ``source``: the text itself (by default ``<expression>``) or an outer text that holds it.
+    ``dialect`` (``openai``, ``anthropic``, ``gemini``, ``xai``, ``watsonx``, ...) is what the route's provider speaks:
+    some warnings need it. Never raises.
     """
     own = Source(text, source.name if source is not None else "<expression>")
-    meter, mistakes = _checked(own, context, buffer_bytes_max)
+    meter, mistakes = _checked(own, context, buffer_bytes_max, dialect)
     at = -1 if source is None or source.text == text else source.text.find(text)
     if source is None or at < 0:
         return meter, mistakes
     return meter, tuple(mistake.moved(source, at) for mistake in mistakes)
 
 
-def _checked(source: Source, context: Context, buffer_bytes_max: int) -> tuple[Meter | None, tuple[Mistake, ...]]:
+def _checked(
+    source: Source, context: Context, buffer_bytes_max: int, dialect: str | None
+) -> tuple[Meter | None, tuple[Mistake, ...]]:
     root, mistakes = parse(source)
     if root is None:
         return None, mistakes
     checker = Checker(source, context, buffered=buffer_bytes_max > 0)
     checker.run(root)
-    found = tuple(sorted(checker.mistakes, key=lambda mistake: (mistake.span.start, mistake.span.end)))
-    if any(mistake.severity is Severity.ERROR for mistake in found):
+    refused = any(mistake.severity is Severity.ERROR for mistake in checker.mistakes)
+    more = () if refused else warnings_of(root, checker.facts, source, context, dialect)
+    found = tuple(sorted((*checker.mistakes, *more), key=lambda mistake: (mistake.span.start, mistake.span.end)))
+    if refused:
         return None, found
     try:
         code, plans, places = lowered(root, checker.facts, buffer_bytes_max=buffer_bytes_max)
     except (TooLarge, TooManyClosures):
         message = "the expression grows too large when its variables are put in"
         return None, (*found, Mistake(message, source, root.span, "use fewer variables that stand for one another"))
-    return Meter(source.text, root, code, plans, places, context, found), found
+    return Meter(source.text, root, code, plans, places, context, found, buffered=buffer_bytes_max > 0), found
 
 
 def compile_meter(
-    text: str, *, context: Context = Context.METER, source: Source | None = None, buffer_bytes_max: int = 0
+    text: str,
+    *,
+    context: Context = Context.METER,
+    source: Source | None = None,
+    buffer_bytes_max: int = 0,
+    dialect: str | None = None,
 ) -> Meter:
     """The Meter of an expression. Raises ``diagnostics.Mistakes`` with every error."""
-    meter, mistakes = check_expression(text, context=context, source=source, buffer_bytes_max=buffer_bytes_max)
+    meter, mistakes = check_expression(
+        text, context=context, source=source, buffer_bytes_max=buffer_bytes_max, dialect=dialect
+    )
     if meter is None:
         raise Mistakes(mistake for mistake in mistakes if mistake.severity is Severity.ERROR)
     return meter

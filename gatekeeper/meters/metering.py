@@ -11,10 +11,13 @@ from gatekeeper.meters.lines import LineCutter
 from gatekeeper.meters.meter import Meter, lost, skipped
 from gatekeeper.meters.reading import Outcome, Reading
 from gatekeeper.meters.run import Prices, RequestView, Run, Tokenizer
+from gatekeeper.meters.seams import noted
 from gatekeeper.meters.slots import BodySlot, Feed, Slot
 from gatekeeper.wire.events import Event
 from gatekeeper.wire.framing import framer_for
 from gatekeeper.wire.json_body import JsonFramer
+from gatekeeper.wire.repeats import Repeats
+from gatekeeper.wire.shapes import SHAPES, Shape
 from gatekeeper.wire.signals import Signals
 from gatekeeper.wire.tap import EVENT_BYTES_MAX, Tap
 from gatekeeper.wire.usage import UsageFold
@@ -49,6 +52,15 @@ class Metering:
     """Feeds ``meters`` (by name) from one response. The order: ``begin``, ``feed`` ..., ``finish``. None of these ever
     raises; after an internal error every reading is an error."""
 
+    __slots__ = (
+        "_bodies", "_charge_errors", "_data", "_event_bytes_max", "_events", "_failure", "_full_lines", "_head",
+        "_line_slots", "_lines", "_methods", "_prefilter", "_readings", "_repeats", "_responses", "_runs", "_signals",
+        "_single_json", "_skims", "_status", "_tap", "_usage", "_usage_slot", "meters", "outcome", "request",
+    )  # fmt: skip
+
+    # Whether events may pass unmade where no slot looks at them.
+    skims = True
+
     def __init__(
         self,
         meters: Mapping[str, Meter],
@@ -60,6 +72,7 @@ class Metering:
         prices: Prices | None = None,
         tokenizer: Tokenizer | None = None,
         prefilter: bool = True,
+        shapes: tuple[Shape, ...] = (),
     ) -> None:
         self.meters = meters
         self.request = request
@@ -67,9 +80,11 @@ class Metering:
         self._charge_errors = charge_errors
         self._methods = meter_methods
         self._event_bytes_max = event_bytes_max
-        self._usage = UsageFold(prefilter=prefilter)
+        self._usage = UsageFold(shapes or SHAPES, prefilter=prefilter)
         self._usage_slot = _Usage(self._usage)
         self._signals = Signals()
+        self._prefilter = prefilter
+        self._repeats = Repeats(self._usage, self._signals, event_bytes_max)
         self._tap: Tap | None = None
         self._single_json = False
         self._failure: str | None = None
@@ -78,16 +93,17 @@ class Metering:
         self._head: tuple[str, Mapping[str, str]] = ("", {})
         self._lines: LineCutter | None = None
         self._runs: dict[str, Run] = {}
-        self._events: list[Slot] = []
-        self._data: list[Slot] = []
-        self._responses: list[Slot] = []
-        self._line_slots: list[Slot] = []
-        self._full_lines: list[Slot] = []
-        self._bodies: list[Slot] = []
+        self._events: tuple[Slot, ...] = ()
+        self._data: tuple[Slot, ...] = ()
+        self._responses: tuple[Slot, ...] = ()
+        self._line_slots: tuple[Slot, ...] = ()
+        self._full_lines: tuple[Slot, ...] = ()
+        self._bodies: tuple[Slot, ...] = ()
+        self._skims = False
         try:
             self._open(prices, tokenizer, prefilter)
         except Exception as problem:  # noqa: BLE001 - the seam of Law 3
-            self._failure = type(problem).__name__
+            self._failure = noted(problem, "begin")
 
     def _open(self, prices: Prices | None, tokenizer: Tokenizer | None, prefilter: bool) -> None:
         shared: dict[str, Slot] = {}
@@ -104,20 +120,23 @@ class Metering:
                 run.slots.append(slot)
         if self._line_slots or self._full_lines:
             self._lines = LineCutter(self._event_bytes_max)
+        self._skims = self.skims and prefilter and not self._events and not self._data
 
     def _place(self, slot: Slot, feed: Feed) -> None:
         if feed is Feed.USAGE:
             slot.fold = self._usage_slot
         elif feed is Feed.EVENTS:
-            self._events.append(slot)
+            self._events += (slot,)
         elif feed is Feed.DATA:
-            self._data.append(slot)
+            self._data += (slot,)
         elif feed is Feed.RESPONSE:
-            self._responses.append(slot)
+            self._responses += (slot,)
         elif feed is Feed.BODY:
-            self._bodies.append(slot)
+            self._bodies += (slot,)
+        elif feed is Feed.LINES:
+            self._line_slots += (slot,)
         else:
-            (self._line_slots if feed is Feed.LINES else self._full_lines).append(slot)
+            self._full_lines += (slot,)
 
     # -- the pass --------------------------------------------------------------------------------------------------
 
@@ -130,29 +149,53 @@ class Metering:
             if self._responses:
                 self._single_json = isinstance(framer_for(content_type, 1), JsonFramer)
         except Exception as problem:  # noqa: BLE001 - the seam of Law 3
-            self._failure = type(problem).__name__
+            self._failure = noted(problem, "begin")
 
     def feed(self, chunk: bytes) -> None:
         """The next bytes of the body, as they came from the wire (encoded)."""
-        if self._tap is None or self._failure is not None or self._readings is not None:
+        tap = self._tap
+        if tap is None or self._failure is not None or self._readings is not None:
             return
         try:
-            decoded, events = self._tap.feed(chunk)
+            decoded = tap.decode(chunk)
             if self._bodies or self._lines is not None:
                 self._take_bytes(decoded)
-            for event in events:
+            if self._skims:
+                framer = tap.skips
+                if framer is not None and framer.idle:
+                    repeats = self._repeats
+                    known = repeats.skim(decoded)
+                    if known:
+                        framer.skip(repeats.count)
+                        if known == len(decoded):
+                            return
+                        decoded = decoded[known:]
+                    self._learn(tap, repeats, decoded)
+                    return
+            for event in tap.frame(decoded):
                 self._take(event)
         except Exception as problem:  # noqa: BLE001 - the seam of Law 3
-            self._failure = type(problem).__name__
+            self._failure = noted(problem, "feed")
+
+    def _learn(self, tap: Tap, repeats: Repeats, decoded: bytes) -> None:
+        """Events that are not known, where nobody looks at single ones."""
+        for number, event in enumerate(tap.frame(decoded)):
+            repeats.read(event, b"" if number else decoded)
 
     def _take(self, event: Event) -> None:
-        self._usage.feed(event)
-        self._signals.feed(event)
+        if not self._prefilter:
+            self._usage.feed(event)
+            self._signals.feed(event)
+        elif not self._repeats.knows(event):
+            self._repeats.read(event)
         for slot in self._events:
             slot.take(event)
-        if self._data and event.raw.strip(_BLANK) not in _SENTINELS:
-            for slot in self._data:
-                slot.take(event)
+        if self._data:
+            raw = event.raw
+            # Nearly every payload is an object, which no sentinel is.
+            if raw.startswith(b"{") or raw.strip(_BLANK) not in _SENTINELS:
+                for slot in self._data:
+                    slot.take(event)
 
     def _take_bytes(self, decoded: bytes) -> None:
         for slot in self._bodies:
@@ -192,7 +235,7 @@ class Metering:
                 self._end(outcome is Outcome.COMPLETE)
                 self._usage_slot.end()
         except Exception as problem:  # noqa: BLE001 - the seam of Law 3
-            self._failure = type(problem).__name__
+            self._failure = noted(problem, "finish")
         erred = outcome is Outcome.COMPLETE and self.error_seen
         self.outcome = Outcome.UPSTREAM_ERROR if erred else outcome
         self._readings = {name: self._read(name, duration_ms, first_byte_ms) for name in self.meters}
@@ -231,7 +274,7 @@ class Metering:
         if tap.error is not None:
             return tap.error
         if tap.dropped:
-            return f"{tap.dropped} event(s) were larger than event_bytes_max, or damaged"
+            return f"{tap.dropped} event(s) were larger than event_bytes_max, damaged, or too much for memory"
         if self._lines is not None and self._lines.dropped:
             return f"{self._lines.dropped} line(s) were larger than event_bytes_max"
         return None
@@ -248,7 +291,8 @@ class Metering:
         """The usage record as it stands, or None."""
         try:
             return self._usage.result()
-        except Exception:  # noqa: BLE001 - the seam of Law 3
+        except Exception as problem:  # noqa: BLE001 - the seam of Law 3
+            self._failure = noted(problem, "usage_so_far")
             return None
 
     @property

@@ -33,7 +33,7 @@ def stepped(value: Any, steps: tuple[Step, ...]) -> Any:
     """What stands at the end of the steps; null where one is missing."""
     for step in steps:
         if isinstance(step, str):
-            value = value.get(step) if isinstance(value, dict) else None
+            value = value.get(step) if type(value) is dict else None
         elif isinstance(value, list | str) and -len(value) <= step < len(value):
             value = value[step]
         else:

@@ -25,7 +25,7 @@ def json_path(place: int, steps: tuple[Step, ...]) -> Code:
         event: Event | None = run.frame[place]
         if event is None:
             return null
-        if look is not None and run.prefilter and look[0] not in event.raw and look[1] not in event.raw:
+        if look is not None and run.prefilter and event.raw.find(look[0]) < 0 and event.raw.find(look[1]) < 0:
             return null
         value = stepped(event.json, steps)
         if has_float(value):

@@ -13,7 +13,9 @@ from typing import Any
 from gatekeeper.meters.folds import NOTHING, READ, AnyOf, At, AtBack, Fold, Marked, holds
 from gatekeeper.meters.kinds import Shape
 from gatekeeper.meters.run import STEPS_MAX, Code, Run
+from gatekeeper.meters.seams import noted
 from gatekeeper.meters.values import Unmeasurable
+from gatekeeper.wire.events import Event
 
 
 class Feed(Enum):
@@ -62,7 +64,7 @@ class SlotPlan:
 class Slot:
     """One slot at work in one run."""
 
-    __slots__ = ("_absent", "_code", "_looks", "_stages", "error", "fold", "plan", "run")
+    __slots__ = ("_absent", "_code", "_look", "_looks", "_repeat", "_stages", "error", "fold", "plan", "run")
 
     def __init__(self, plan: SlotPlan, run: Run) -> None:
         self.plan = plan
@@ -73,16 +75,28 @@ class Slot:
         self._stages = plan.stages
         self._looks = plan.looks if run.prefilter else ()
         self._absent: Marked | None = None
+        # The one thing to look for, once it is known that an event without it changes nothing.
+        self._look: tuple[bytes, bytes] | None = None
+        # What takes the value of such an event, where it changes something after all: in a ring it takes a place.
+        self._repeat: Callable[[Any], None] | None = None
 
     def take(self, item: Any) -> None:
         """The next event or line."""
+        if self._look is not None:
+            needle, escape = self._look
+            raw = item.raw
+            # find(), not `in`: that one tries to read the needle as a number first, which takes longer than the search.
+            if raw.find(needle) < 0 and (raw.find(b"\\") < 0 or raw.find(escape) < 0):
+                if self._repeat is not None:
+                    self._repeat(self._absent)
+                return
         if self.error is not None or self.fold.done:
             return
         try:
             if self._looks:
                 raw = item.raw
                 for needle, escape in self._looks:
-                    if needle in raw or escape in raw:
+                    if raw.find(needle) >= 0 or raw.find(escape) >= 0:
                         break
                 else:
                     # No path can be there: what the function gives for null, without looking at the JSON.
@@ -90,9 +104,14 @@ class Slot:
                         return
             self._take(item)
         except Unmeasurable as problem:
-            self.error = str(problem)
+            self._fail(str(problem))
         except Exception as problem:  # noqa: BLE001 - the seam of Law 3: other slots go on
-            self.error = f"internal: {type(problem).__name__}"
+            self._fail(f"internal: {noted(problem, self.plan.shown)}")
+
+    def _fail(self, why: str) -> None:
+        self.error = why
+        frame = self.run.frame
+        frame[1:] = [None if isinstance(held, Event) else held for held in frame[1:]]
 
     def _passes_by(self) -> bool:
         """Whether the event could be taken unread."""
@@ -104,8 +123,11 @@ class Slot:
                 return False
             if self._absent[0] is None and not isinstance(self.fold, At | AtBack | AnyOf):
                 self._absent = NEUTRAL
+                self._look = self._looks[0] if len(self._looks) == 1 else None
                 return True
         self.fold.add(*self._absent)
+        if isinstance(self.fold, AtBack) and len(self._looks) == 1:
+            self._look, self._repeat = self._looks[0], self.fold.put
         return True
 
     def _of_nothing(self) -> Marked | None:
@@ -120,12 +142,9 @@ class Slot:
     def _take(self, item: Any) -> None:
         run, frame = self.run, self.run.frame
         run.steps = STEPS_MAX
-        for stage in self._stages:
-            frame[stage.place] = item
-            marked = stage.code(run)
-            if not stage.tests:
-                item = marked
-            elif not holds(marked[0]):
+        if self._stages:
+            passed, item = self._staged(item)
+            if not passed:
                 return
         if self._code is None:
             self.fold.add(True, READ)
@@ -135,6 +154,21 @@ class Slot:
             self._place(self.fold)
         else:
             self.fold.add(*self._code(run))
+        # The event goes: a slot that held it would hold its whole JSON.
+        frame[self.plan.place] = None
+
+    def _staged(self, item: Any) -> tuple[bool, Any]:
+        """Whether the item passes all tests, and what becomes of it."""
+        run, frame = self.run, self.run.frame
+        for stage in self._stages:
+            frame[stage.place] = item
+            marked = stage.code(run)
+            frame[stage.place] = None
+            if not stage.tests:
+                item = marked
+            elif not holds(marked[0]):
+                return False, None
+        return True, item
 
     def _place(self, fold: At | AtBack) -> None:
         """An error in one item matters only if that item is the one that is asked for."""

@@ -208,7 +208,8 @@ def grown(made: int, given: int) -> None:
 
 def too_large(value: object) -> bool:
     """Whether a slot may not hold this (Law 2). Needs no recursion and stops at the bound."""
-    if value is None or value is True or value is False:
+    kind_of = type(value)
+    if value is None or kind_of is bool or (kind_of is int and -NUMBER_MAX <= value <= NUMBER_MAX):  # type: ignore[operator]
         return False
     size = keys = 0
     waiting: list[Any] = [value]
@@ -247,9 +248,10 @@ def _text_size(text: str) -> int:
 
 def has_float(value: object) -> bool:
     """Whether a binary float, or an integer that orjson may have bent, stands anywhere in a parsed value."""
-    if type(value) is float:
+    kind_of = type(value)
+    if kind_of is float:
         return True
-    if not isinstance(value, dict | list):
+    if kind_of is not dict and kind_of is not list:
         return False
     waiting: list[Any] = [value]
     while waiting:

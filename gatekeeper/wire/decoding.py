@@ -63,6 +63,11 @@ class Decoder:
                 return
             self._stages.append(stage(self._budget))
 
+    @property
+    def identity(self) -> bool:
+        """Whether nothing has to be undone."""
+        return not self._stages and self.error is None
+
     def feed(self, chunk: bytes) -> bytes:
         """The decoded bytes that these complete; empty after an error."""
         if self.error is not None:

@@ -41,6 +41,18 @@ class FrameParser:
         """What could not be read: the beginning of bytes that are no frames."""
         return self._tail
 
+    @property
+    def held(self) -> int:
+        """Bytes of the unfinished frame."""
+        return len(self._held)
+
+    def drop(self) -> None:
+        """Lets the unfinished frame go, and what follows of it."""
+        length = int.from_bytes(self._held[:4])
+        self._skip = max(0, length - len(self._held))
+        self._held = bytearray()
+        self.dropped += 1
+
     def feed(self, chunk: bytes) -> list[Event]:
         """The frames that these bytes complete."""
         if self._broken:

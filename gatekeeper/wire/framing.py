@@ -29,6 +29,15 @@ class Framer(Protocol):
         """The first few KB of what was last seen outside all events."""
         ...
 
+    @property
+    def held(self) -> int:
+        """Bytes of the unfinished event."""
+        ...
+
+    def drop(self) -> None:
+        """Lets the unfinished event go, counts it as dropped, and passes over what follows of it."""
+        ...
+
     def feed(self, chunk: bytes) -> list[Event]:
         """The events that these bytes complete."""
         ...
@@ -59,9 +68,13 @@ class NoFramer:
     __slots__ = ("dropped",)
 
     tail = b""
+    held = 0
 
     def __init__(self) -> None:
         self.dropped = 0
+
+    def drop(self) -> None:
+        """There is nothing to let go."""
 
     def feed(self, chunk: bytes) -> list[Event]:
         """Always nothing."""

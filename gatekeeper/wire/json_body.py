@@ -45,6 +45,17 @@ class JsonFramer:
         """What followed the array, or the beginning of what was cut."""
         return bytes(self._tail)
 
+    @property
+    def held(self) -> int:
+        """Bytes of the body, or of the array's unfinished element."""
+        return len(self._part)
+
+    def drop(self) -> None:
+        """Lets the body or the unfinished element go, and what follows of it."""
+        self._part = bytearray()
+        self._over = True
+        self.dropped += 1
+
     def feed(self, chunk: bytes) -> list[Event]:
         """The elements that these bytes complete; nothing before the end for any other JSON."""
         if not self._started:

@@ -27,6 +27,26 @@ class LineFramer:
         """The unfinished last line of a body that was cut."""
         return self._tail
 
+    @property
+    def held(self) -> int:
+        """Bytes of the unfinished line."""
+        return len(self._line)
+
+    def drop(self) -> None:
+        """Lets the unfinished line go, and what follows of it."""
+        self._line = bytearray()
+        self._skip = True
+        self.dropped += 1
+
+    @property
+    def idle(self) -> bool:
+        """Between two lines, with nothing kept."""
+        return not self._line and not self._skip
+
+    def skip(self, count: int) -> None:
+        """So many whole lines were read elsewhere, while this was ``idle``."""
+        self._index += count
+
     def feed(self, chunk: bytes) -> list[Event]:
         """The lines that these bytes complete."""
         lines = chunk.split(b"\n")

@@ -82,7 +82,8 @@ def holds(conditions: tuple[Condition, ...], value: Any) -> bool:
     for paths, values, negated in conditions:
         met = False
         for path in paths:
-            found = dig(value, path)
+            plain = len(path) == 1 and type(value) is dict
+            found = value.get(path[0]) if plain else dig(value, path)
             if values is None:
                 met = met or found is not None
             elif found is True:

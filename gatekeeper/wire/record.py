@@ -25,8 +25,8 @@ class Row:
     """A Shape with its small words parsed. ``tree`` holds all the paths that its counts read."""
 
     __slots__ = (
-        "at", "billed", "counts", "first", "iterations", "keep_last", "keys", "need", "need_starts", "opening",
-        "placeholder", "shape", "tree", "when",
+        "at", "billed", "counts", "deciding", "first", "iterations", "keep_last", "keys", "need", "need_starts",
+        "opening", "placeholder", "shape", "tree", "waits", "when",
     )  # fmt: skip
 
     def __init__(self, shape: Shape) -> None:
@@ -43,6 +43,12 @@ class Row:
         self.keys = frozenset(next((step for step in reversed(path) if type(step) is str), "") for path in self.need)
         self.when = parse_conditions(shape.when)
         self.opening = parse_conditions(shape.opening)
+        # Whether a number at a needed path is enough to know that the event will be remembered, as it is.
+        self.waits = self.keep_last and set(self.need) <= set(terms)
+        asked = [path for condition in (*self.when, *self.opening) for path in condition.paths]
+        found_by = [step[0] for path in (*asked, *terms, *self.need) for step in path if type(step) is tuple]
+        # The keys whose values decide which shape, or which element, is read.
+        self.deciding = frozenset([*(str(path[-1]) for path in asked if path), *found_by])
         self.first = frozenset(parse_alternatives(shape.first)) if shape.first else frozenset()
         self.placeholder = parse_path(shape.placeholder)
         self.iterations = parse_path(shape.iterations)

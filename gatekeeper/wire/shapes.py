@@ -1,10 +1,14 @@
-"""Where each provider writes its usage: one row for each shape, first match wins. No code, so that a row fits in TOML.
+"""Where each provider writes its usage: one row for each shape, first match wins. ``shape_of`` reads a row from TOML.
 
 The rule: a new provider is a new row. Sources: the providers' API references, checked against recorded responses.
 """
 
-from dataclasses import dataclass, field
-from typing import Literal
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from gatekeeper.diagnostics import suggest
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,3 +267,93 @@ SHAPES: tuple[Shape, ...] = (
     _DURATION,
     _LLAMACPP,
 )
+
+# What a normalised record counts; the names that a shape's ``counts`` may have.
+COUNTS: tuple[str, ...] = tuple(sorted({name for shape in SHAPES for name in shape.counts}))
+_COUNTS_MAX = 32
+_TEXT_MAX = 500
+_CHOICES = {"keep": ("last", "fields"), "rest": ("", "more", "absent")}
+# A path's step: a key, a place in a list, or `key=value`. Brackets and quotes are another language's paths.
+_STEP = re.compile(r"[^\s.|+=,!\[\]\"'{}]+(=[^\s.|+=,!\[\]\"'{}]+)?")
+_PATHS = ("at", "need", "first", "placeholder_at", "placeholder", "iterations", "billed")
+_CONDITION = re.compile(r"\s*(?P<paths>[^=!,]+?)\s*(!?=\s*[^,=!]+)?\s*")
+
+
+def shape_of(mapping: Mapping[str, Any]) -> Shape:
+    """The Shape that a table (``[[usage_shapes]]`` of a TOML file) declares; its keys are the fields of ``Shape``.
+
+    ``name`` and ``counts`` must be there. Raises ValueError with one sentence for people.
+    """
+    known = [each.name for each in fields(Shape)]
+    for key in mapping:
+        if key not in known:
+            near = suggest(str(key), known)
+            raise ValueError(f"a usage shape has no key {key!r}; {near or 'it has ' + ', '.join(known)}")
+    name = mapping.get("name")
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", name):
+        raise ValueError("'name' of a usage shape is a word: a letter, then letters, digits, '_' or '-'")
+    row: dict[str, Any] = {"at": "", **mapping}
+    row["counts"] = _counts_of(mapping.get("counts"))
+    row["zero"] = _zero_of(mapping.get("zero", ()), row["counts"])
+    for key in (*_PATHS, "when", "opening", "keep", "rest"):
+        value = row.get(key, "")
+        if not isinstance(value, str) or len(value) > _TEXT_MAX:
+            raise ValueError(f"{key!r} of a usage shape is a string of at most {_TEXT_MAX} characters")
+    for key, words in _CHOICES.items():
+        if key in row and row[key] not in words:
+            raise ValueError(f"{key!r} of a usage shape is one of {', '.join(repr(word) for word in words)}")
+    for key in _PATHS:
+        _check_paths(key, row.get(key, ""), alternatives=key in ("at", "need", "first"))
+    for key in ("when", "opening"):
+        _check_conditions(key, row.get(key, ""))
+    if row.get("first") and row.get("keep") != "fields":
+        raise ValueError("'first' of a usage shape goes with keep = 'fields'")
+    if bool(row.get("placeholder")) != bool(row.get("placeholder_at")):
+        raise ValueError("'placeholder' and 'placeholder_at' of a usage shape go together")
+    if row.get("rest") and not {"input", "output", "total"} <= row["counts"].keys():
+        raise ValueError("'rest' of a usage shape needs counts of input, output and total")
+    return Shape(**row)
+
+
+def _counts_of(counts: object) -> dict[str, str]:
+    if not isinstance(counts, Mapping) or not counts or len(counts) > _COUNTS_MAX:
+        raise ValueError('\'counts\' of a usage shape is a table: input = "path", output = "path", ...')
+    for name, path in counts.items():
+        if name not in COUNTS:
+            near = suggest(str(name), COUNTS)
+            raise ValueError(f"a usage record counts no {name!r}; {near or 'it counts ' + ', '.join(COUNTS)}")
+        if not isinstance(path, str) or not path.strip() or len(path) > _TEXT_MAX:
+            raise ValueError(f'\'counts.{name}\' is a path, such as "prompt_tokens" or "a.b + a.c | d"')
+        for part in path.split("|"):
+            for term in part.split("+"):
+                _check_path(f"counts.{name}", term)
+    return dict(counts)
+
+
+def _zero_of(zero: object, counts: Mapping[str, str]) -> tuple[str, ...]:
+    names = tuple(zero) if isinstance(zero, list | tuple) else (None,)
+    if not all(isinstance(name, str) and name in counts for name in names):
+        raise ValueError("'zero' of a usage shape is a list of names that stand in its counts")
+    return names
+
+
+def _check_paths(key: str, text: str, *, alternatives: bool) -> None:
+    if text.strip():
+        for part in text.split("|") if alternatives else [text]:
+            _check_path(key, part)
+
+
+def _check_path(key: str, text: str) -> None:
+    for step in text.strip().split("."):
+        if not _STEP.fullmatch(step):
+            raise ValueError(
+                f"{key!r}: {text.strip()!r} is no path; write a.b, a.0 for an item, a.key=value to find one"
+            )
+
+
+def _check_conditions(key: str, text: str) -> None:
+    for part in text.split(",") if text.strip() else ():
+        found = _CONDITION.fullmatch(part)
+        if found is None:
+            raise ValueError(f"{key!r}: {part.strip()!r} is no condition; write 'path', 'path = a | b' or 'path != a'")
+        _check_paths(key, found["paths"], alternatives=True)

@@ -69,6 +69,11 @@ class Signals:
         self.text_bytes = 0
         self._id_tries = _ID_EVENTS_MAX
 
+    @property
+    def settled(self) -> bool:
+        """Whether the answer's id is no longer looked for."""
+        return not self._id_tries
+
     def feed(self, event: Event) -> None:
         """Take in one event."""
         name = event.event

@@ -19,8 +19,8 @@ class SseParser:
     """
 
     __slots__ = (
-        "_bom", "_data", "_data_bytes", "_data_max", "_event", "_id", "_idle", "_index", "_line", "_line_max",
-        "_skip_block", "_skip_lf", "_skip_line", "_tail", "_tail_ended", "dropped",
+        "_bom", "_data", "_data_bytes", "_data_max", "_event", "_id", "_index", "_line", "_line_max",
+        "_skip_block", "_skip_lf", "_skip_line", "_tail", "_tail_ended", "dropped", "idle",
     )  # fmt: skip
 
     def __init__(self, event_bytes_max: int) -> None:
@@ -28,7 +28,7 @@ class SseParser:
         self._data_max = event_bytes_max
         self._line_max = event_bytes_max + len(b"data: ")
         self._index = 0
-        self._idle = False  # between two events, with nothing kept
+        self.idle = False  # between two events, with nothing kept
         self._bom: bytes | None = b""  # what may become a BOM; None once the stream has begun
         self._line = bytearray()  # the unfinished last line
         self._skip_lf = False  # the last byte was a CR: an LF that follows belongs to it
@@ -48,7 +48,7 @@ class SseParser:
 
     def feed(self, chunk: bytes) -> list[Event]:
         """The events that these bytes complete."""
-        if self._idle and chunk.startswith(b"data: ") and self._is_one_line(chunk):
+        if self.idle and chunk.startswith(b"data: ") and self._is_one_line(chunk):
             self._tail_ended = True
             event = Event(self._index, "message", self._id, chunk[6:-2])
             self._index += 1
@@ -65,7 +65,7 @@ class SseParser:
         lines = chunk.split(b"\n")
         rest = lines.pop()
         if not lines:
-            self._idle = False
+            self.idle = self.idle and not rest
             self._hold(rest)
             return []
         if self._line:
@@ -79,8 +79,25 @@ class SseParser:
         self._lines(lines, events)
         if rest:
             self._hold(rest)
-        self._idle = not (rest or self._data or self._event or self._skip_block or self._skip_lf)
+        self.idle = not (rest or self._data or self._event or self._skip_block or self._skip_lf)
         return events
+
+    @property
+    def held(self) -> int:
+        """Bytes of the unfinished event."""
+        return len(self._line) + self._data_bytes
+
+    def drop(self) -> None:
+        """Lets the unfinished event go, and what follows of it."""
+        if self._line:
+            self._line = bytearray()
+            self._skip_line = True
+        self._drop()
+
+    def skip(self, count: int) -> None:
+        """So many whole events were read elsewhere, while this was ``idle``."""
+        self._index += count
+        self._tail_ended = True
 
     def finish(self, clean: bool) -> list[Event]:
         """The end of the body. An unterminated last event counts; of a body that was cut, only if it is JSON."""

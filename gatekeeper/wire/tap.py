@@ -6,30 +6,73 @@ The rule: a Tap never raises and never waits. What it cannot read is in ``error`
 from gatekeeper.wire.decoding import Decoder
 from gatekeeper.wire.events import Event
 from gatekeeper.wire.framing import framer_for
+from gatekeeper.wire.memory import PAGE_BYTES, PROCESS, EventMemory
+from gatekeeper.wire.ndjson import LineFramer
+from gatekeeper.wire.sse import SseParser
 
 # The largest recorded event is 100 KB (an image in a terminal event); 16 MiB leaves room for base64 video.
 EVENT_BYTES_MAX = 16 * 1024 * 1024
 
 
 class Tap:
-    """One response. ``content_type`` and ``content_encoding`` are the response's headers ("" where absent)."""
+    """One response. ``content_type`` and ``content_encoding`` are the response's headers ("" where absent).
+    ``memory`` bounds what all taps that share it hold of unfinished events."""
 
-    __slots__ = ("_decoder", "_framer", "decoded_bytes")
+    __slots__ = ("_counted", "_decoder", "_framer", "_memory", "_plain", "decoded_bytes", "skips")
 
-    def __init__(self, content_type: str, content_encoding: str, *, event_bytes_max: int = EVENT_BYTES_MAX) -> None:
+    def __init__(
+        self,
+        content_type: str,
+        content_encoding: str,
+        *,
+        event_bytes_max: int = EVENT_BYTES_MAX,
+        memory: EventMemory = PROCESS,
+    ) -> None:
         self._decoder = Decoder(content_encoding)
+        self._plain = self._decoder.identity
+        self._memory = memory
+        self._counted = 0
         self._framer = framer_for(content_type, event_bytes_max)
+        # The framing, where whole events may be read elsewhere while it is ``idle``, and then skipped.
+        self.skips = self._framer if isinstance(self._framer, SseParser | LineFramer) else None
         self.decoded_bytes = 0
 
     def feed(self, chunk: bytes) -> tuple[bytes, list[Event]]:
         """The decoded bytes of this chunk, and the events that they complete (indices run through the response)."""
-        decoded = self._decoder.feed(chunk)
+        decoded = self.decode(chunk)
+        return decoded, self.frame(decoded)
+
+    def decode(self, chunk: bytes) -> bytes:
+        """The first half of ``feed``: who calls it must ``frame`` (or ``skip``) what it gives."""
+        decoded = chunk if self._plain else self._decoder.feed(chunk)
         self.decoded_bytes += len(decoded)
-        return decoded, self._framer.feed(decoded)
+        return decoded
+
+    def frame(self, decoded: bytes) -> list[Event]:
+        """The second half of ``feed``: the events that these decoded bytes complete."""
+        framer = self._framer
+        events = framer.feed(decoded)
+        pages = framer.held // PAGE_BYTES * PAGE_BYTES
+        if pages != self._counted:
+            self._count(pages)
+        return events
+
+    def _count(self, pages: int) -> None:
+        if not self._memory.moved(self._counted, pages):
+            self._framer.drop()
+            pages = 0
+            self._memory.moved(self._counted, pages)
+        self._counted = pages
+
+    def __del__(self) -> None:
+        # A tap that nobody finished gives back what it counts.
+        self._memory.moved(self._counted, 0)
 
     def finish(self, clean: bool) -> list[Event]:
         """The events that only the end completes. ``clean``: the body ended as HTTP says, it was not cut."""
-        return self._framer.feed(self._decoder.finish()) + self._framer.finish(clean)
+        events = self.frame(self._decoder.finish()) + self._framer.finish(clean)
+        self._count(0)
+        return events
 
     @property
     def error(self) -> str | None:
@@ -38,7 +81,7 @@ class Tap:
 
     @property
     def dropped(self) -> int:
-        """Events that were over ``event_bytes_max`` or damaged, and are missing."""
+        """Events that were over ``event_bytes_max``, damaged, or too much for ``memory``, and are missing."""
         return self._framer.dropped
 
     @property

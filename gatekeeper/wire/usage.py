@@ -7,7 +7,7 @@ absent, nothing raises, and the search that spares the parsing changes nothing.
 from collections.abc import Callable
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from gatekeeper.wire import paths
 from gatekeeper.wire.events import Event
@@ -21,6 +21,9 @@ __all__ = ["SHAPES", "Shape", "UsageFold"]
 _ESCAPE = b"\\u00"
 _PARTS_MAX = 1000  # iterations of one message; recorded: 3
 _BILLED_MAX = 16  # kinds of billed units; documented: 5
+# An event that replaces the one before it is kept as it is, and read when somebody asks: usage events have 150-900
+# bytes, except where they repeat the whole answer.
+_WAITING_BYTES_MAX = 1536
 _NUMBERS = frozenset({int, float, Decimal})
 _ReadNumber = Callable[[Any], Number | None]
 
@@ -31,7 +34,9 @@ class _Place(NamedTuple):
     rank: int
     row: Row
     path: Path
+    key: str | None  # the path, where it is one key
     guessed: bool
+    starts: frozenset[str]  # the row's `need_starts`
 
 
 class _Plan(NamedTuple):
@@ -40,34 +45,55 @@ class _Plan(NamedTuple):
     rows: tuple[Row, ...]
     needles: tuple[bytes, ...]
     places: dict[str, tuple[_Place, ...]]
+    deciding: frozenset[str]
 
 
 class UsageFold:
     """Feed it every event of one response, then ask for the ``result``.
 
-    ``prefilter=False`` parses every event: for the test that holds the two against each other.
+    ``shapes`` are tried in their order: ``(*own, *SHAPES)`` tries one's own first. ``prefilter=False`` parses every
+    event: for the test that holds the two against each other.
     """
 
-    __slots__ = ("_opened", "_plan", "_prefilter", "_states")
+    __slots__ = ("_needles", "_opened", "_plan", "_prefilter", "_states", "_waiting", "said")
 
     def __init__(self, shapes: tuple[Shape, ...] = SHAPES, *, prefilter: bool = True) -> None:
-        self._plan = _plan(_BUILT_IN if shapes is SHAPES else _compiled(shapes), prefilter)
+        self._plan = _plan(_rows(shapes), prefilter)
+        self._needles = self._plan.needles
         self._prefilter = prefilter
         self._opened = False  # the first event decides which rows are looked for
         self._states: dict[Row, State] = {}
+        self._waiting: tuple[Row, bytes] | None = None
+        # What the last event said: nothing; the shape in which it did, if its bytes wait; False: it was read at once.
+        self.said: Row | Literal[False] | None = None
+
+    @property
+    def deciding(self) -> frozenset[str]:
+        """The keys whose values decide whether and how an event is read."""
+        return self._plan.deciding
+
+    def pend(self, row: Row, raw: bytes) -> None:
+        """Takes in an event that is known to speak of usage in this shape, like an earlier one (``said``)."""
+        if self._waiting is not None and self._waiting[0] is not row:
+            self._settle()
+        if self._states:
+            self._states.pop(row, None)  # it is replaced whole
+        self._waiting = (row, raw)
 
     def feed(self, event: Event) -> None:
         """Take in one event. An event that cannot speak of usage is not parsed."""
+        self.said = None
+        raw = event.raw
         if self._opened:
-            raw = event.raw
-            for needle in self._plan.needles:
+            for needle in self._needles:
+                # find(), not `in`: that one tries to read the needle as a number first.
                 if raw.find(needle) >= 0:
                     break
             else:
                 if raw.find(b"\\") < 0 or raw.find(_ESCAPE) < 0:
                     return
         try:
-            self._offer(event.json, paths.number)
+            self._offer(event.json, paths.number, raw)
         except Inexact:
             self._offer(event.json_exact, paths.number)
 
@@ -79,40 +105,62 @@ class UsageFold:
     def result(self) -> dict[str, Any] | None:
         """The record so far, or None if nothing spoke of usage. ``input``, ``output`` and ``total`` are always in it
         (None: unknown), everything else only where the provider said it. Parts never exceed the total."""
+        if self._waiting is not None:
+            self._settle()
         for row in self._plan.rows if self._states else ():
             if row in self._states:
                 return record(row, self._states[row])
         return None
 
-    def _offer(self, root: Any, read: _ReadNumber) -> None:
+    def _settle(self) -> None:
+        """Reads the event that waits: exactly what would have been read when it came."""
+        assert self._waiting is not None
+        event = Event(0, "message", "", self._waiting[1])
+        self._waiting = None
+        try:
+            self._offer(event.json, paths.number)
+        except Inexact:
+            self._offer(event.json_exact, paths.number)
+
+    def _offer(self, root: Any, read: _ReadNumber, raw: bytes | None = None) -> None:
+        """``raw``: the event's bytes, if they may wait."""
         if type(root) is dict:
             places = self._plan.places
-            groups = [group for key in root if (group := places.get(key)) is not None]
-            if len(groups) > 1:
-                found = {place.rank: place for group in groups for place in group}
-                groups = [tuple(found[rank] for rank in sorted(found))]
-            for place in groups[0] if groups else ():
-                if self._take(place, root, read):
+            group: tuple[_Place, ...] = ()
+            for key in root:
+                more = places.get(key)
+                if more is not None:
+                    group = _merged(group, more) if group else more
+            for _, row, path, start, guessed, starts in group:
+                found = root.get(start) if start is not None else paths.dig(root, path)
+                if type(found) is not dict or starts.isdisjoint(found):
+                    continue
+                if self._take(row, found, guessed, root, read, raw):
                     break
         if not self._opened:
             self._opened = True
             rows = tuple(row for row in self._plan.rows if not row.opening or paths.holds(row.opening, root))
             self._plan = _plan(rows, self._prefilter)
+            self._needles = self._plan.needles
 
-    def _take(self, place: _Place, root: dict[str, Any], read: _ReadNumber) -> bool:
+    def _take(
+        self, row: Row, found: dict[str, Any], guessed: bool, root: dict[str, Any], read: _ReadNumber, raw: bytes | None
+    ) -> bool:
         """Whether this event speaks of usage here, in this shape; then it is remembered."""
-        row = place.row
-        found = paths.dig(root, place.path)
-        if type(found) is not dict or row.need_starts.isdisjoint(found) or not _speaks(found, row.need):
+        number = _spoken(found, row.need)
+        if number is None or (row.when and not paths.holds(row.when, root)):
             return False
-        if row.when and not paths.holds(row.when, root):
-            return False
-        if not self._opened and not paths.holds(row.opening, root):
-            return False
+        if not self._opened:
+            if not paths.holds(row.opening, root):
+                return False
+        elif raw is not None and row.waits and len(raw) <= _WAITING_BYTES_MAX and _is_count(number):
+            self.said = row
+            self.pend(row, raw)
+            return True
         values: dict[Path, Number] = {}
         _read_all(found, row.tree, read, values)
         if values:
-            self._remember(row, found, values, place.guessed, read)
+            self._remember(row, found, values, guessed, read)
         return bool(values)
 
     def _remember(
@@ -123,6 +171,9 @@ class UsageFold:
         billed = _units(paths.dig(found, row.billed), read) if row.billed else {}
         if guessed:
             guessed = values.pop(row.placeholder, None) is not None
+        self.said = False
+        if self._waiting is not None:
+            self._settle()
         state = self._states.get(row)
         if state is None or row.keep_last:
             state = self._states[row] = State()
@@ -134,11 +185,23 @@ class UsageFold:
         state.billed = billed or state.billed
 
 
-def _speaks(found: dict[str, Any], need: tuple[Path, ...]) -> bool:
-    for path in need:  # noqa: SIM110 - a generator would cost more than the search
-        if type(paths.dig(found, path)) in _NUMBERS:
-            return True
-    return False
+def _spoken(found: dict[str, Any], need: tuple[Path, ...]) -> Any:
+    """The first needed number that is there, or None."""
+    for path in need:
+        step = path[0]
+        number = found.get(step) if len(path) == 1 and type(step) is str else paths.dig(found, path)
+        if type(number) in _NUMBERS:
+            return number
+    return None
+
+
+def _is_count(number: Any) -> bool:
+    return type(number) is int and 0 <= number <= paths.NUMBER_MAX
+
+
+def _merged(one: tuple[_Place, ...], other: tuple[_Place, ...]) -> tuple[_Place, ...]:
+    """The places of several keys, in the order of the table."""
+    return tuple(sorted({place.rank: place for place in (*one, *other)}.values(), key=lambda place: place.rank))
 
 
 def _read_all(found: Any, tree: Tree, read: _ReadNumber, values: dict[Path, Number]) -> None:
@@ -187,13 +250,28 @@ def _plan(rows: tuple[Row, ...], prefilter: bool) -> _Plan:
     everywhere = [(row, path, guessed) for row in rows for path, guessed in row.at]
     for rank, (row, path, guessed) in enumerate(everywhere):
         for start in [path[0]] if path else row.need_starts:
-            places.setdefault(str(start), []).append(_Place(rank, row, path, guessed))
-    return _Plan(rows, (b"",) if found is None else found, {key: tuple(group) for key, group in places.items()})
-
-
-@lru_cache(maxsize=16)
-def _compiled(shapes: tuple[Shape, ...]) -> tuple[Row, ...]:
-    return tuple(Row(shape) for shape in shapes)
+            key = str(path[0]) if len(path) == 1 and type(path[0]) is str else None
+            places.setdefault(str(start), []).append(_Place(rank, row, path, key, guessed, row.need_starts))
+    return _Plan(
+        rows,
+        (b"",) if found is None else found,
+        {key: tuple(group) for key, group in places.items()},
+        frozenset().union(*(row.deciding for row in rows)),
+    )
 
 
 _BUILT_IN = tuple(Row(shape) for shape in SHAPES)
+_ROW_OF = dict(zip(SHAPES, _BUILT_IN, strict=True))
+# By identity: a shape is many strings, and hashing seventeen of them costs more than a small response.
+_COMPILED: dict[int, tuple[tuple[Shape, ...], tuple[Row, ...]]] = {id(SHAPES): (SHAPES, _BUILT_IN)}
+_COMPILED_MAX = 64
+
+
+def _rows(shapes: tuple[Shape, ...]) -> tuple[Row, ...]:
+    known = _COMPILED.get(id(shapes))
+    if known is None:
+        if len(_COMPILED) > _COMPILED_MAX:
+            for stale in [key for key in _COMPILED if key != id(SHAPES)]:
+                del _COMPILED[stale]
+        known = _COMPILED[id(shapes)] = shapes, tuple(_ROW_OF.get(shape) or Row(shape) for shape in shapes)
+    return known[1]

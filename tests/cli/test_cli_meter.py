@@ -52,7 +52,9 @@ def test_json_is_one_object_with_these_keys(cli):
 def test_without_json_the_units_alone_are_printed_and_a_doubtful_source_is_told_beside(cli):
     assert cli("meter", "usage().total", "--stream", CHAT).out == "15\n"
     fallback = cli("meter", HEADLINE, "--stream", NO_USAGE)
-    assert (fallback.code, fallback.out, fallback.err) == (0, "1\n", "source: default\n")
+    assert (fallback.code, fallback.out) == (0, "1\n")
+    assert "warning: this constant is charged where nothing was measured" in fallback.err
+    assert fallback.err.endswith("\nsource: default\n")
     nothing = cli("meter", "usage().total", "--stream", NO_USAGE)
     assert (nothing.code, nothing.out, nothing.err) == (0, "null\n", "source: none\n")
 
@@ -138,10 +140,84 @@ def test_outcome_and_request_can_be_read(cli, folder):
     assert cli("meter", "outcome == 'complete' ? requestBytes : 0", *given[2:]).out == "24\n"
 
 
-def test_explain_shows_what_is_held_and_keeps_json_one_object(cli):
-    assert "slot: usage()" in cli("meter", "usage().total", "--explain").out
-    read = json.loads(cli("meter", "usage().total", "--explain", "--json").out)
-    assert "slot: usage()" in read["explain"]
+EXPLAINED = """\
+meter: json(sseLastData(allData)).usage.total_tokens ?? 1
+hash: 175e30a6d454090e
+
+tree                   when    type            slot
+??                     finish  any value
+  .usage.total_tokens  finish  any value       1
+    json()             finish  any value
+      sseLastData()    finish  a string
+        allData        always  the whole body
+  1                    always  a number
+
+slot 1: json(sseLastData(allData)).usage.total_tokens
+  fed with events that are neither empty nor the [DONE] sentinel
+  an event is parsed only where its bytes hold "total_tokens"
+  event 4  15
+
+falls back: a value that was not read is marked 'default'
+
+STREAM: 6 events, source measured
+15
+"""
+
+
+def test_explain_is_exactly_this_text(cli):
+    done = cli("meter", HEADLINE, "--explain", "--stream", CHAT)
+    assert done.out == EXPLAINED.replace("STREAM", CHAT)
+
+
+def test_explain_without_a_stream_shows_the_tree_alone(cli):
+    done = cli("meter", HEADLINE, "--explain")
+    told = EXPLAINED.replace("  event 4  15\n", "").replace(
+        "STREAM: 6 events, source measured\n15", "source default\n1"
+    )
+    assert done.out == told
+
+
+def test_explain_keeps_json_one_object(cli):
+    read = json.loads(cli("meter", "usage().total", "--explain", "--json", "--stream", CHAT).out)
+    assert "slot 1: usage()" in read["explain"]
+    assert (read["units"], read["events"]) == ("15", 6)
+    [sighting] = read["saw"]["usage()"]["saw"]
+    assert (sighting["event"], sighting["value"]["total"]) == (4, 15)
+
+
+@pytest.mark.parametrize("chunk", ["1", "50", "100000"])
+def test_explain_tells_each_slot_and_the_event_that_it_saw_it_in_whatever_the_pieces(cli, chunk):
+    expression = "sum(events, len(.json.choices[0].delta.content)) * request.n + events[-2].json.usage.total_tokens"
+    out = cli("meter", expression, "--explain", "--stream", CHAT, "--chunk", chunk).out
+    assert "  event 0  0\n  event 1  5\n  event 2  8\n" in out
+    assert "  event 5  15\n" in out
+    assert "reads request: the request's JSON body, or null" in out
+
+
+def test_explain_of_a_long_stream_shows_its_ends(cli, folder):
+    (folder / "long.sse").write_text("".join(f'data: {{"n": {n}}}\n\n' for n in range(1, 21)))
+    out = cli("meter", "last(events, .json.n)", "--explain", "--stream", "long.sse").out
+    assert (
+        """
+  event 0   1
+  event 1   2
+  event 2   3
+  event 3   4
+  ...       12 more
+  event 16  17
+  event 17  18
+  event 18  19
+  event 19  20
+"""
+        in out
+    )
+
+
+def test_explain_shows_an_error_where_it_came_up(cli, folder):
+    (folder / "odd.sse").write_text('data: {"n": 1}\n\ndata: {"n": "x"}\n\n')
+    out = cli("meter", "sum(events, .json.n)", "--explain", "--stream", "odd.sse").out
+    assert '  event 0  1\n  event 1  {"error": "expected a number, found a string"}\n' in out
+    assert "odd.sse: 2 events, source error\nnull\n" in out
 
 
 def test_a_mistake_is_exit_code_2_with_place_and_hint(cli):

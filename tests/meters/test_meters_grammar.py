@@ -24,19 +24,23 @@ def test_no_rule_of_the_grammar_has_a_priority():
 
 
 def test_the_tables_load_in_20_ms():
-    """In a fresh process, everything imported, nothing parsed yet; the best of five, for a busy machine."""
+    """In a fresh process, everything imported, nothing parsed yet; the best of five. On a busy machine: in twice the
+    time of a loop that takes about as long as loading does (10 ms) on a quiet one."""
     script = (
         "import time\n"
         "from gatekeeper.meters import parse\n"
-        "start = time.perf_counter()\n"
+        "start = time.process_time()\n"
+        "sum(number * number for number in range(250_000))\n"
+        "middle = time.process_time()\n"
         "parse._grammar()\n"
-        "print(time.perf_counter() - start)\n"
+        "print(time.process_time() - middle, middle - start)\n"
     )
     times = []
     for _ in range(5):
         run = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
-        times.append(float(run.stdout))
-        if times[-1] < 0.020:
+        load_s, loop_s = map(float, run.stdout.split())
+        times.append((load_s, loop_s))
+        if load_s < max(0.020, 2 * loop_s):
             return
     raise AssertionError(times)
 

@@ -3,7 +3,8 @@
 import json
 from decimal import Decimal
 
-from hypothesis import assume, given, settings
+from fakes.effort import examples
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from meters_naive import Answer, Naive
 from meters_reading import pieces, read, result
@@ -22,7 +23,7 @@ def legal(text):
     return meter
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(EXPRESSIONS, answers(), REQUESTS, SIZES)
 def test_law_1_chunking_never_changes_a_bill(text, answer, request, sizes):
     legal(text)
@@ -36,7 +37,7 @@ def test_law_1_chunking_never_changes_a_bill(text, answer, request, sizes):
     assert (result(reading), reading.source) == (value, source), reading.note
 
 
-@settings(max_examples=70, deadline=None)
+@examples(70)
 @given(EXPRESSIONS, answers(), REQUESTS)
 def test_law_7_the_prefilter_changes_nothing(text, answer, request):
     legal(text)
@@ -46,7 +47,7 @@ def test_law_7_the_prefilter_changes_nothing(text, answer, request):
     )
 
 
-@settings(max_examples=70, deadline=None)
+@examples(70)
 @given(EXPRESSIONS, answers(), REQUESTS)
 def test_law_5_stored_evidence_gives_the_same_digits(text, answer, request):
     meter = legal(text)
@@ -59,7 +60,7 @@ def test_law_5_stored_evidence_gives_the_same_digits(text, answer, request):
     )  # fmt: skip
 
 
-@settings(max_examples=70, deadline=None)
+@examples(70)
 @given(st.text(max_size=60) | EXPRESSIONS | st.text("()[]{}#.?:|&!=<>+-*/%,;'\"`x1 \n", max_size=40))
 def test_law_3_any_text_is_a_meter_or_a_mistake_with_its_place(text):
     for context in Context:
@@ -70,7 +71,7 @@ def test_law_3_any_text_is_a_meter_or_a_mistake_with_its_place(text):
             assert mistake.render()
 
 
-@settings(max_examples=70, deadline=None)
+@examples(70)
 @given(
     st.lists(EXPRESSIONS, max_size=3),
     st.lists(st.binary(max_size=40), max_size=6),
@@ -99,7 +100,7 @@ def is_legal(text):
     return check_expression(text, context=Context.TRIAL)[0] is not None
 
 
-@settings(max_examples=70, deadline=None)
+@examples(70)
 @given(EXPRESSIONS)
 def test_what_is_printed_is_read_as_the_same_tree(text):
     root, _ = parse(Source(text))
@@ -109,7 +110,7 @@ def test_what_is_printed_is_read_as_the_same_tree(text):
     assert printed(again) == printed(root)
 
 
-@settings(max_examples=70, deadline=None)
+@examples(70)
 @given(EXPRESSIONS, answers(), REQUESTS)
 def test_law_4_a_reading_is_a_rounded_number_that_is_never_negative(text, answer, request):
     meter, _ = check_expression(text)

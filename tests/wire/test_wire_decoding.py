@@ -8,7 +8,8 @@ from collections.abc import Callable
 import brotli
 import pytest
 import zstandard
-from hypothesis import given, settings
+from fakes.effort import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gatekeeper.wire.decoding import Decoder
@@ -57,7 +58,7 @@ def test_a_coding_is_undone_whatever_the_pieces(name: str) -> None:
         assert decoded(coding, packed, size) == (TEXT, None)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.binary(max_size=300), st.sampled_from(sorted(CODINGS)), st.integers(1, 40))
 def test_chunking_changes_nothing(body: bytes, name: str, size: int) -> None:
     coding, pack = CODINGS[name]
@@ -143,7 +144,7 @@ def test_a_tap_with_an_unknown_coding_yields_nothing() -> None:
     assert tap.error is not None
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(
     st.sampled_from(["text/event-stream", "application/json", "application/vnd.amazon.eventstream", "text/x", ""]),
     st.sampled_from(["", "gzip", "deflate", "br", "zstd", "br, gzip"]),

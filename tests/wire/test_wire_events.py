@@ -3,7 +3,8 @@
 from decimal import Decimal
 
 import pytest
-from hypothesis import given, settings
+from fakes.effort import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gatekeeper.wire.events import Event, parse_exact
@@ -56,7 +57,7 @@ def test_data_is_text_whatever_the_bytes() -> None:
     assert event(b"a\xffb").data == "a�b"
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(st.binary(max_size=40) | st.text('[]{}",:0123456789.eE+-tfnaulrse\\ud8 ', max_size=40).map(str.encode))
 def test_no_bytes_make_it_raise(raw: bytes) -> None:
     one = event(raw)

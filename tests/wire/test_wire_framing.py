@@ -7,7 +7,8 @@ import zlib
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from fakes.effort import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gatekeeper.wire.framing import NoFramer, framer_for
@@ -160,7 +161,7 @@ PIECES = st.sampled_from(
 ) | st.sampled_from([frame("a", b"{}"), frame("chunk", b'{"bytes":"e30="}')])
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     st.lists(PIECES, max_size=20).map(b"".join), st.data(), st.booleans(), st.sampled_from([5, 9, MAX]),
     st.sampled_from(["application/json", "application/x-ndjson", AMAZON, "", "text/plain"]),

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from fakes.effort import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gatekeeper.wire.hide import HELD_BYTES_MAX, UsageHider
@@ -113,7 +114,7 @@ def test_a_long_event_does_not_wait() -> None:
     assert out + hider.finish() == FINISH + long == hidden([FINISH + long])
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     st.lists(st.sampled_from([TEXT, FINISH, USAGE, AZURE, DONE, KEEPALIVE, b"\n", b"data: x\n", b"\xef"]), max_size=9),
     st.sampled_from([b"\n", b"\r\n", b"\r"]), st.data(),

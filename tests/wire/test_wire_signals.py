@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from fakes.effort import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gatekeeper.wire.events import Event
@@ -159,7 +160,7 @@ VALUES = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.lists(VALUES, max_size=3), st.sampled_from(["message", "error", "output"]), st.binary(max_size=9))
 def test_no_event_makes_it_raise(values: list[Any], name: str, tail: bytes) -> None:
     found = after(*values, event=name)

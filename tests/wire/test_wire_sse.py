@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from fakes.effort import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gatekeeper.wire.sse import TAIL_BYTES_MAX, SseParser
@@ -112,7 +113,7 @@ PIECES = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.lists(PIECES, max_size=25).map(b"".join), st.data(), st.booleans(), st.sampled_from([6, 12, MAX]))
 def test_chunking_changes_nothing(body: bytes, draw: st.DataObject, clean: bool, bound: int) -> None:
     whole = run([body], clean=clean, bound=bound)

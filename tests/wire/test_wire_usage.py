@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from fakes.effort import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gatekeeper.wire.events import UNREAD, Event
@@ -140,14 +141,14 @@ def spelled(value: Any, escape: str) -> bytes:
     return (text.replace(escape, f"\\u{ord(escape):04x}") if escape else text).encode()
 
 
-@settings(max_examples=120, deadline=None)
+@examples(120)
 @given(st.lists(st.tuples(EVENTS, st.sampled_from(["", "", "k", "T", "_"])), max_size=5))
 def test_the_search_that_spares_parsing_changes_nothing(events: list[tuple[Any, str]]) -> None:
     raws = [spelled(value, escape) for value, escape in events]
     assert fold_json(*raws) == fold_json(*raws, prefilter=False)
 
 
-@settings(max_examples=120, deadline=None)
+@examples(120)
 @given(st.lists(EVENTS, max_size=4))
 def test_parts_never_exceed_the_total(events: list[Any]) -> None:
     found = fold_json(*events)
@@ -164,7 +165,7 @@ def test_parts_never_exceed_the_total(events: list[Any]) -> None:
         assert (found.get("cached_input") or 0) + (found.get("cache_write") or 0) <= known
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(NESTED)
 def test_no_json_value_makes_the_fold_raise(value: Any) -> None:
     fold = UsageFold()
