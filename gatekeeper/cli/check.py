@@ -12,6 +12,7 @@ from gatekeeper.config.gateway import Gateway, Route, RouteExample
 from gatekeeper.diagnostics import Mistake, Mistakes
 from gatekeeper.meters import Outcome
 from gatekeeper.money import plain
+from gatekeeper.wire.shapes import Shape
 
 # Small pieces, as a network would deliver them: the reading must not depend on it.
 _CHUNK_BYTES = 7
@@ -80,11 +81,12 @@ def _tell(mistakes: tuple[Mistake, ...], as_json: bool, done: str) -> int:
 
 def failed_examples(gateway: Gateway) -> tuple[Mistake, ...]:
     """The route examples that do not hold. (Plan examples are executed whenever a plan is read.)"""
-    found = (_broken(route, example) for route in gateway.router.routes for example in route.examples)
+    shapes = gateway.usage_shapes
+    found = (_broken(route, example, shapes) for route in gateway.router.routes for example in route.examples)
     return tuple(mistake for mistake in found if mistake is not None)
 
 
-def _broken(route: Route, example: RouteExample) -> Mistake | None:
+def _broken(route: Route, example: RouteExample, shapes: tuple[Shape, ...]) -> Mistake | None:
     body = example.body
     if body is None:
         assert example.file is not None
@@ -94,7 +96,7 @@ def _broken(route: Route, example: RouteExample) -> Mistake | None:
             return example.failed(f"the example's file cannot be read: {error.strerror}", f"it is {example.file}")
     recording = Recording("", body, example.content_type, example.content_encoding or "", example.status)
     request = request_view(example.request, example.method)
-    reading = read_with({"meter": route.meter}, recording, request, Outcome.COMPLETE, _CHUNK_BYTES)["meter"]
+    reading = read_with({"meter": route.meter}, recording, request, Outcome.COMPLETE, _CHUNK_BYTES, shapes)["meter"]
     if reading.units != example.units:
         return example.failed(
             f"route {route.name!r}: the example is worth {_shown(example.units)}, the meter reads "

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gatekeeper.cli.output import STATUS
 from gatekeeper.meters import Meter, Metering, Outcome, Reading, RequestView
+from gatekeeper.wire.shapes import Shape
 
 _TYPES = {
     ".sse": "text/event-stream",
@@ -67,10 +68,15 @@ def read_recording(name: str, content_type: str | None, content_encoding: str | 
 
 
 def read_with(
-    meters: dict[str, Meter], recording: Recording, request: RequestView, outcome: Outcome, chunk_bytes: int
+    meters: dict[str, Meter],
+    recording: Recording,
+    request: RequestView,
+    outcome: Outcome,
+    chunk_bytes: int,
+    shapes: tuple[Shape, ...] = (),
 ) -> dict[str, Reading]:
-    """What meters say of a recording that arrives in pieces of ``chunk_bytes``."""
-    return feed(Metering(meters, request), recording, outcome, chunk_bytes)
+    """What meters say of a recording that arrives in pieces of ``chunk_bytes``; ``shapes`` are those of a Gateway."""
+    return feed(Metering(meters, request, shapes=shapes), recording, outcome, chunk_bytes)
 
 
 def feed(metering: Metering, recording: Recording, outcome: Outcome, chunk_bytes: int) -> dict[str, Reading]:

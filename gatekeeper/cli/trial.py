@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     meter = _meter(arguments, gateway)
     request = request_view(arguments.request.read_bytes() if arguments.request else None)
     recording = read_recording(arguments.file, arguments.content_type, arguments.content_encoding, arguments.status)
-    reading = read_with({"m": meter}, recording, request, Outcome.COMPLETE, CHUNK_BYTES)["m"]
+    reading = read_with({"m": meter}, recording, request, Outcome.COMPLETE, CHUNK_BYTES, gateway.usage_shapes)["m"]
     plans = [plan for plan in gateway.plans.values() if arguments.plan in (None, plan.id)]
     charges = [_charge(plan, arguments.used, reading.units) for plan in plans]
     units = None if reading.units is None else plain(reading.units)

@@ -15,6 +15,7 @@ from gatekeeper.rules.declared import DeclaredLimit, DeclaredRate
 from gatekeeper.rules.plans import Plan
 from gatekeeper.rules.prices import PriceOverride, TokenPrice
 from gatekeeper.rules.routing import Pattern, Router
+from gatekeeper.wire.shapes import Shape
 
 
 class Secret:
@@ -300,5 +301,7 @@ class Gateway:
     rates: tuple[DeclaredRate, ...] = ()
     prices: tuple[PriceOverride, ...] = ()
     costs: CostsConfig = CostsConfig()
+    # What is declared under [[usage_shapes]], with the built-in ones behind it; empty means the built-in ones alone.
+    usage_shapes: tuple[Shape, ...] = ()
     warnings: tuple[Mistake, ...] = ()
     generation: str = ""

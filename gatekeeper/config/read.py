@@ -22,6 +22,7 @@ from gatekeeper.config.variables import Variables
 from gatekeeper.diagnostics import Mistake, Mistakes, Severity, Source, Span
 from gatekeeper.rules.plans import Plan
 from gatekeeper.rules.routing import Router
+from gatekeeper.wire.shapes import SHAPES, Shape, shape_of
 
 # Written by people; more is a wrong file (a database, a log) and would be slow to complain about.
 FILE_BYTES_MAX = 4 * 1024 * 1024
@@ -90,6 +91,7 @@ def _gateway(
     limits = with_budgets(limits, variables, outside)
     _check_plan_meters(plans, plan_files, meters)
     prices, costs = read_prices(top, upstreams), read_costs(top.table("costs"))
+    usage_shapes = _usage_shapes(top)
     top.finish()
     mistakes = _in_order(outside, file, plan_files)
     if any(mistake.severity is Severity.ERROR for mistake in mistakes):
@@ -107,6 +109,7 @@ def _gateway(
         rates=rates,
         prices=prices,
         costs=costs,
+        usage_shapes=usage_shapes,
         warnings=mistakes,
         generation=_generation(text, plan_texts, variables),
     )
@@ -118,6 +121,17 @@ def _check_plan_meters(plans: Mapping[str, Plan], files: Mapping[str, TomlFile],
         counted += [("rates", number, rate.dimension) for number, rate in enumerate(plan.rates)]
         for key, number, dimension in counted:
             check_meter(Table(files[plan_id], (key, number), {}), dimension, meters)
+
+
+def _usage_shapes(top: Table) -> tuple[Shape, ...]:
+    """``[[usage_shapes]]``: providers that ``usage()`` does not know by itself, tried before those that it knows."""
+    shapes: list[Shape] = []
+    for table in top.tables("usage_shapes"):
+        try:
+            shapes.append(shape_of(table.values))
+        except ValueError as wrong:
+            table.file.complain(table.path, str(wrong), "docs/expressions.md shows one", at_key=True)
+    return (*shapes, *SHAPES) if shapes else ()
 
 
 def _in_order(outside: list[Mistake], file: TomlFile, plans: Mapping[str, TomlFile]) -> tuple[Mistake, ...]:

@@ -70,7 +70,7 @@ class Around:
     variables: Variables
     directory: Path
     # One compiled meter per text, context and buffer: most routes share theirs.
-    meters: dict[tuple[str, Context, int], Meter] = field(default_factory=dict)
+    meters: dict[tuple[str, Context, int, str], Meter] = field(default_factory=dict)
 
 
 class Claim(NamedTuple):
@@ -113,19 +113,20 @@ def _route(table: Table, number: int, around: Around, claims: list[Claim]) -> Ro
     rewrite = table.take("rewrite", lambda cell: _rewrite(cell, pattern), None)
     buffer_bytes_max = table.take("buffer_bytes_max", whole(0, 256 << 20), 0)
     headers = set_headers(table, around.variables)
+    dialect = table.take("dialect", choice(Dialect), inferred_dialect(rewrite or pattern.text))
     route = Route(
         name=name,
         pattern=pattern,
         upstream=table.need("upstream", lambda cell: _upstream(cell, around), "", f"known upstreams: {known}"),
-        dialect=table.take("dialect", choice(Dialect), inferred_dialect(rewrite or pattern.text)),
-        meter=_meter(table, around, buffer_bytes_max),
+        dialect=dialect,
+        meter=_meter(table, around, buffer_bytes_max, dialect),
         methods=methods,
         host=host,
         priority=priority,
         rewrite=rewrite,
         set_headers=headers,
         remove_headers=removed(_levels(table, "remove_headers", many(header_name)), headers, table),
-        meters=_named_meters(table, around, buffer_bytes_max),
+        meters=_named_meters(table, around, buffer_bytes_max, dialect),
         estimate=table.take("estimate", _expression(around, Context.ESTIMATE, 0), None),
         meter_methods=table.take("meter_methods", _methods, frozenset({"POST"})),
         free=table.take("free", flag, False),
@@ -217,13 +218,13 @@ def _rewrite(cell: Cell, pattern: Pattern) -> str:
     return written
 
 
-def _meter(table: Table, around: Around, buffer_bytes_max: int) -> Meter:
+def _meter(table: Table, around: Around, buffer_bytes_max: int, dialect: Dialect) -> Meter:
     default, mistakes = check_expression(DEFAULT_METER)
     assert default is not None, mistakes
-    return table.take("meter", _expression(around, Context.METER, buffer_bytes_max), default)
+    return table.take("meter", _expression(around, Context.METER, buffer_bytes_max, dialect), default)
 
 
-def _named_meters(table: Table, around: Around, buffer_bytes_max: int) -> dict[str, Meter]:
+def _named_meters(table: Table, around: Around, buffer_bytes_max: int, dialect: Dialect) -> dict[str, Meter]:
     found: dict[str, Meter] = {}
     for level in (table.fallback, table):
         if level is None or not level.has("meters"):
@@ -232,28 +233,32 @@ def _named_meters(table: Table, around: Around, buffer_bytes_max: int) -> dict[s
             if not _METER_NAME.fullmatch(name):
                 hint = "a letter, then letters, digits, '_' or '-'"
                 table.file.complain(cell.path, f"{name!r} cannot be the name of a meter", hint, at_key=True)
-            meter = read_cell(cell, _expression(around, Context.METER, buffer_bytes_max), None)
+            meter = read_cell(cell, _expression(around, Context.METER, buffer_bytes_max, dialect), None)
             if meter is not None:
                 found[name] = meter
     return found
 
 
-def _expression(around: Around, context: Context, buffer_bytes_max: int) -> Kind[Meter]:
-    """An expression; its mistakes are moved to where it is written in the TOML."""
+def _expression(
+    around: Around, context: Context, buffer_bytes_max: int, dialect: Dialect = Dialect.OPENAI
+) -> Kind[Meter]:
+    """An expression; its mistakes are moved to where it is written in the TOML. Some are only wrong for a dialect."""
 
     def read(cell: Cell) -> Meter:
         written = text(cell)
-        known = around.meters.get((written, context, buffer_bytes_max))
+        known = around.meters.get((written, context, buffer_bytes_max, dialect))
         if known is not None:
             return known
-        meter, mistakes = check_expression(written, context=context, buffer_bytes_max=buffer_bytes_max)
+        meter, mistakes = check_expression(
+            written, context=context, buffer_bytes_max=buffer_bytes_max, dialect=dialect.value
+        )
         for mistake in mistakes:
             place = cell.file.places.inside(cell.path, mistake.span.start, mistake.span.end)
             cell.file.note(mistake.message, place, mistake.hint, mistake.severity)
         if meter is None:
             assert mistakes, written
             raise Reported
-        around.meters[written, context, buffer_bytes_max] = meter
+        around.meters[written, context, buffer_bytes_max, dialect] = meter
         return meter
 
     return read

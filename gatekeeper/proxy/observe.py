@@ -54,6 +54,7 @@ class Observation:
             {MAIN: route.meter, RECORD: _RECORD_METER, **route.meters},
             view,
             prices=prices,
+            shapes=call.gateway.usage_shapes,
             charge_errors=route.charge_errors,
             meter_methods=route.meter_methods,
         )
