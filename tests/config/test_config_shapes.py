@@ -47,6 +47,7 @@ def test_a_wrong_shape_is_a_mistake_at_its_table():
 def test_an_expression_that_is_wrong_for_the_dialect_of_its_route_is_warned_of():
     meter = 'meter = "json(sseLastData(allData)).usage.total_tokens"\n'
     text = GATEWAY.split("[[routes.example]]", maxsplit=1)[0] + meter
-    plain = parse_gateway(text, "gateway.toml", PLANS, {}).warnings
-    anthropic = parse_gateway(text + 'dialect = "anthropic"\n', "gateway.toml", PLANS, {}).warnings
-    assert len(anthropic) == len(plain) + 1
+    (plain,) = parse_gateway(text, "gateway.toml", PLANS, {}).warnings
+    (anthropic,) = parse_gateway(text + 'dialect = "anthropic"\n', "gateway.toml", PLANS, {}).warnings
+    assert "anthropic sends it in 'message_start'" in anthropic.message
+    assert "anthropic" not in plain.message
