@@ -26,6 +26,7 @@ class Code(StrEnum):
     ROUTE_NOT_ALLOWED = "route_not_allowed"
     MODEL_NOT_ALLOWED = "model_not_allowed"
     UNPRICED_MODEL = "unpriced_model"
+    UNBOUNDED_INPUT = "unbounded_input"
     UNKNOWN_ROUTE = "unknown_route"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     BAD_REQUEST = "bad_request"
@@ -68,6 +69,9 @@ REFUSALS: dict[Code, RefusalKind] = {
     Code.ROUTE_NOT_ALLOWED: RefusalKind(403, "The API key may not use this route."),
     Code.MODEL_NOT_ALLOWED: RefusalKind(403, "The API key may not use this model."),
     Code.UNPRICED_MODEL: RefusalKind(403, "The model has no known price, and a limit in dollars applies."),
+    Code.UNBOUNDED_INPUT: RefusalKind(
+        400, "Part of the input is not in the request, and a limit applies that it could pass."
+    ),
     Code.UNKNOWN_ROUTE: RefusalKind(404, "No route matches this URL."),
     Code.METHOD_NOT_ALLOWED: RefusalKind(405, "The route does not take this method."),
     Code.BAD_REQUEST: RefusalKind(400, "The request cannot be understood."),

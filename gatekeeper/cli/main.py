@@ -10,12 +10,42 @@ import sys
 from collections.abc import Sequence
 
 from gatekeeper import __version__
-from gatekeeper.cli import accounts, check, demo, functions, init, meter, migrate, plans, serve, trial, usage
+from gatekeeper.cli import (
+    accounts,
+    check,
+    demo,
+    doctor,
+    explain,
+    functions,
+    init,
+    meter,
+    migrate,
+    plans,
+    serve,
+    simulate,
+    trial,
+    usage,
+)
 from gatekeeper.cli.output import Unusable, complain, complain_with_hint, rendered
 from gatekeeper.diagnostics import Mistakes
 from gatekeeper.errors import Code, Fault, FaultKind, Refusal
 
-COMMANDS = (serve, demo, init, check, meter, functions, trial, accounts, plans, usage, migrate)
+COMMANDS = (
+    serve,
+    demo,
+    init,
+    check,
+    meter,
+    functions,
+    trial,
+    accounts,
+    plans,
+    usage,
+    explain,
+    simulate,
+    doctor,
+    migrate,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

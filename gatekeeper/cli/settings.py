@@ -14,8 +14,10 @@ from gatekeeper.cli.output import complain
 from gatekeeper.clock import SystemClock
 from gatekeeper.config import load_gateway
 from gatekeeper.config.gateway import Gateway
+from gatekeeper.errors import Fault, FaultKind
 from gatekeeper.ports import Store
-from gatekeeper.stores import open_store
+from gatekeeper.rules.diagnosis import check_schema
+from gatekeeper.stores import SqlStore, open_reader, open_store
 
 T = TypeVar("T")
 
@@ -64,5 +66,22 @@ def with_store(arguments: argparse.Namespace, work: Callable[[Store, Accounts, G
     async def run() -> T:
         async with opened(gateway) as (store, accounts):
             return await work(store, accounts, gateway)
+
+    return asyncio.run(run())
+
+
+def with_reader(gateway: Gateway, work: Callable[[SqlStore], Coroutine[Any, Any, T]], *, any_schema: bool = False) -> T:
+    """Run ``work`` with a store that cannot write. Raises Fault for a database of another schema, unless any will
+    do."""
+
+    async def run() -> T:
+        store = await open_reader(gateway.database_url.reveal(), clock=SystemClock())
+        try:
+            schema = check_schema(*await store.schema())
+            if not (schema.ok or any_schema):
+                raise Fault("ledger", FaultKind.STORE, f"it is at {schema.said}")
+            return await work(store)
+        finally:
+            await store.close()
 
     return asyncio.run(run())

@@ -22,12 +22,15 @@ from gatekeeper.rules.limits import DOLLARS, Denied, Granted, Mode, Reason
 from gatekeeper.rules.lines import Bounds, Charge, Subject, Take, counts_dollars, rate_lines, stock_lines, token_bounds
 from gatekeeper.rules.plans import Plan
 from gatekeeper.rules.prices import TokenPrice, bound
-from gatekeeper.rules.requests import TOKENS_MAX, Ask, read_ask, with_output_bound
+from gatekeeper.rules.requests import TOKENS_MAX, Ask, other_case, read_ask, twin, with_output_bound
+from gatekeeper.rules.routing import rewritten
 from gatekeeper.rules.splicing import with_field
 from gatekeeper.rules.windows import admitted_month
 
 # No provider's model has a longer name; it is stored with every call.
 _MODEL_LETTERS_MAX = 256
+# What parsers skip before a JSON text; some also a byte order mark.
+_BLANKS = b" \t\r\n\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +62,12 @@ class Admission:
         plan = _plan(call, holder)
         user_id, agent_id = access.subjects(holder, call.credentials)
         body = await _read_body(call, caller)
-        path = call.path.decode("latin-1")
+        route = call.route
+        # As the upstream gets it: what a client calls an URL says nothing of what answers there.
+        path = rewritten(route.rewrite, route.pattern, call.path, call.names).decode("latin-1")
         size = len(body.whole) if body.whole is not None else body.content_length or 0
         ask = read_ask(call.route.dialect, path, call.names, body.parsed or {}, size if body.parsed is not None else 0)
-        _check_model_name(ask.model)
+        _check_model_name(ask.model, from_path="model" in call.names)
         access.check_model(holder, ask.model)
         metered = not call.route.free and call.method in call.route.meter_methods
         subject = Subject(
@@ -79,7 +84,15 @@ class Admission:
         if metered and price is None:
             _check_priced(call, plan, subject)
         bounds = _bounds(call, holder, plan, ask, body, price) if metered else Bounds()
+        if metered:
+            _check_deciding_names(call, holder, plan, body)
+            _check_background(ask)
         order = self._order(call, plan, subject, bounds, metered)
+        if ask.elsewhere and route.input_tokens_max is None and _blocks(order):
+            raise Refusal(
+                Code.UNBOUNDED_INPUT,
+                hint="send files and earlier turns in the request, or let the operator set input_tokens_max",
+            )
         answer = await self._ledger.hold(order)
         if isinstance(answer, Denied):
             raise refusal_of(answer)
@@ -136,20 +149,49 @@ async def _read_body(call: Call, caller: Caller) -> _Body:
         raise _too_large(bytes_max)
     if not length and not chunked:
         return _Body(b"", None, None, None)
+    metered = not call.route.free and call.method in call.route.meter_methods
+    arriving = _bounded(caller.body(), bytes_max)
     content_type = (call.header(b"content-type") or b"").decode("latin-1").lower()
-    encoded = call.header(b"content-encoding") is not None
-    if "json" not in content_type and content_type and not content_type.startswith("text/plain"):
-        return _Body(None, _bounded(caller.body(), bytes_max), length, None)
+    encoding = (call.header(b"content-encoding") or b"").strip().lower()
+    if encoding not in (b"", b"identity") and metered:
+        await arriving.aclose()
+        raise Refusal(Code.BAD_REQUEST, "The request body is encoded, so it cannot be read.", hint="send it as it is")
+    # What calls itself JSON, or text, or nothing at all, must be JSON.
+    strict = "json" in content_type or not content_type or content_type.startswith("text/plain")
+    if not strict:
+        # Uploads go up as they come. But a server that does not look at the type reads JSON whatever it is called.
+        first = await _begun(arriving)
+        arriving = _again(first, arriving)
+        strict = first.lstrip(_BLANKS).startswith(b"{")
+        if not strict:
+            return _Body(None, arriving, length, None)
     pieces: list[bytes] = []
-    async with aclosing(_bounded(caller.body(), bytes_max)) as arriving:
+    async with aclosing(arriving):
         async for piece in arriving:
             pieces.append(piece)
     whole = b"".join(pieces)
     if length is not None and len(whole) != length:
         raise CallerGone("the request body is shorter than its Content-Length")
-    if encoded or not whole:
-        return _Body(whole, None, None, None)
-    return _Body(whole, None, None, _parse(whole, call.route, call.method))
+    if not whole or not metered:
+        return _Body(whole, None, None, _parse(whole, strict=False) if whole else None)
+    return _Body(whole, None, None, _parse(whole, strict=strict))
+
+
+async def _begun(arriving: AsyncGenerator[bytes, None]) -> bytes:
+    """The body as far as its first byte that is no blank."""
+    first = b""
+    while not first.lstrip(_BLANKS) and (piece := await anext(arriving, b"")):
+        first += piece
+    return first
+
+
+async def _again(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """A body from its start, of which the first piece was looked at."""
+    async with aclosing(rest):
+        if first:
+            yield first
+        async for piece in rest:
+            yield piece
 
 
 async def _bounded(pieces: AsyncGenerator[bytes, None], bytes_max: int) -> AsyncGenerator[bytes, None]:
@@ -162,7 +204,32 @@ async def _bounded(pieces: AsyncGenerator[bytes, None], bytes_max: int) -> Async
             yield piece
 
 
-def _check_model_name(model: str | None) -> None:
+def _check_deciding_names(call: Call, holder: Holder, plan: Plan, body: _Body) -> None:
+    """Twins, and names in another case, are read differently by different servers: where a scope or a limit depends on
+    which one counts, the request must be plain."""
+    parsed = body.parsed
+    if parsed is None or body.whole is None:
+        return
+    name = other_case(parsed)
+    if name is not None:
+        raise Refusal(Code.BAD_REQUEST, f"The field {name[:40]!r} is not written in lower case.")
+    quota = plan.quota
+    guarded = holder.key.models is not None or call.gateway.limits or plan.limits
+    if guarded or (quota is not None and quota.cap is not None and quota.mode is Mode.BLOCK):
+        name = twin(body.whole)
+        if name is not None:
+            raise Refusal(Code.BAD_REQUEST, f"The field {name!r} stands twice.")
+
+
+def _check_background(ask: Ask) -> None:
+    """What is made after the call has ended is not seen by anybody who could bill it."""
+    if ask.background:
+        raise Refusal(Code.BAD_REQUEST, "Background answers are not offered here.", hint="send it without 'background'")
+
+
+def _check_model_name(model: str | None, *, from_path: bool) -> None:
+    if from_path and model is not None and "/" in model:
+        raise Refusal(Code.BAD_REQUEST, "The model in the path holds an encoded slash.")
     if model is not None and (len(model) > _MODEL_LETTERS_MAX or not model.isprintable()):
         raise Refusal(Code.BAD_REQUEST, f"model must be a printable name of at most {_MODEL_LETTERS_MAX} letters.")
 
@@ -171,15 +238,16 @@ def _too_large(bytes_max: int) -> Refusal:
     return Refusal(Code.BODY_TOO_LARGE, f"The request body is larger than the {bytes_max} bytes that the route allows.")
 
 
-def _parse(body: bytes, route: Route, method: str) -> Mapping[str, Any] | None:
+def _parse(body: bytes, *, strict: bool) -> Mapping[str, Any] | None:
+    """The JSON object; None for anything else, which is a Refusal where the body must be one."""
     try:
         parsed = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        if route.free or method not in route.meter_methods:
+        if not strict:
             return None
         raise Refusal(Code.BAD_REQUEST, f"The request body is not valid JSON: {error}.") from error
     if not isinstance(parsed, dict):
-        if route.free or method not in route.meter_methods:
+        if not strict:
             return None
         raise Refusal(Code.BAD_REQUEST, "The request body must be a JSON object.")
     return parsed
@@ -246,7 +314,7 @@ def _bounds(call: Call, holder: Holder, plan: Plan, ask: Ask, body: _Body, price
         return found
     route = call.route
     # Dollars follow the tokens of the request itself, also where an estimate says something else of the units.
-    input_bound = ask.input_bound(route.input_tokens_max) if body.parsed is not None else route.input_tokens_max or 0
+    input_bound = ask.input_bound(route.input_tokens_max) if body.parsed is not None else _upload_bound(route, body)
     dearest = bound(price, input_bound)
     rate_output = min(found.output_tokens, route.rate_output_estimate)
     usual = ask.input_usual * dearest.input_nano + rate_output * dearest.output_nano + dearest.request_nano
@@ -266,8 +334,8 @@ def _unit_bounds(call: Call, holder: Holder, plan: Plan, ask: Ask, body: _Body) 
             micro = units_to_micro(reading.units)
             return Bounds(units=Take(micro, 0), rate_units=Charge(micro, 0))
     if body.parsed is None:
-        # A body that is not JSON (an upload) has no bound in tokens but the route's own.
-        output, fixed = route.output_tokens_max, route.input_tokens_max or 0
+        # A body that is not JSON (an upload) has no bound in tokens but the route's own, or its bytes.
+        output, fixed = route.output_tokens_max, _upload_bound(route, body)
         return token_bounds(fixed, fixed, 0, output, output, min(output, route.rate_output_estimate))
     wanted = 0
     if ask.makes_output:
@@ -292,6 +360,14 @@ def _unit_bounds(call: Call, holder: Holder, plan: Plan, ask: Ask, body: _Body) 
         least,
         min(wanted, route.rate_output_estimate),
     )
+
+
+def _upload_bound(route: Route, body: _Body) -> int:
+    if route.input_tokens_max is not None:
+        return route.input_tokens_max
+    if body.whole is not None:
+        return len(body.whole)
+    return body.content_length if body.content_length is not None else route.request_bytes_max
 
 
 def extends(route: Route, ask: Ask) -> bool:
@@ -365,7 +441,7 @@ def _injects_usage(call: Call, ask: Ask, parsed: Mapping[str, Any]) -> bool:
         and route.inject_usage is InjectUsage.AUTO
         and ask.streamed
         and not ask.wants_usage
-        and call.path.endswith(b"/completions")
+        and rewritten(route.rewrite, route.pattern, call.path, call.names).endswith(b"/completions")
         and ("messages" in parsed or "prompt" in parsed)
     )
 

@@ -39,29 +39,26 @@ class Growth:
         self._interrupt = interrupt
         self._slice = admitted.call.route.hold_slice_tokens
         self._held = admitted.granted.output_tokens
-        # The client's own bound is the upstream's too: once it is held there is nothing left to extend.
         self._most = admitted.ask.output_tokens
         self._asking: asyncio.Task[Granted | Denied | None] | None = None
         self._set_marks()
 
     def _set_marks(self) -> None:
-        """Ask ahead at half a slice before the end, so that a stream at its usual pace never waits."""
-        self._end = None if self._most is not None and self._held >= self._most else self._held
-        self._ahead = max(0, self._held - self._slice // 2)
+        """Ask ahead at half a slice before the end, so that a stream at its usual pace never waits. An upstream that
+        keeps to the client's own bound ends there; one that does not is asked for too, with room for our estimate."""
+        kept = self._most is not None and self._held >= self._most
+        self._end = self._held + (self._most // 2 + self._slice // 2 if kept and self._most is not None else 0)
+        self._ahead = max(0, self._end - self._slice // 2)
 
     @property
     def room_bytes(self) -> int:
         """So many bytes of body cannot hold more text than is held for (a few more at the very end)."""
-        if self._end is None:
-            return _ROOM_BYTES_MAX
         left = self._end - self._observation.output_tokens
         return max(_ROOM_BYTES_MIN, min(left * OUTPUT_BYTES_PER_TOKEN, _ROOM_BYTES_MAX))
 
     @property
     def spent(self) -> bool:
         """Whether all that is held has been relayed. Begins to ask ahead of that."""
-        if self._end is None:
-            return False
         seen = self._observation.output_tokens
         if seen < self._ahead:
             return False
@@ -70,7 +67,7 @@ class Growth:
         elif self._asking.done():
             # An answer that came in time costs the stream nothing. A refusal is looked at when it must be.
             self._take(self._asking, last=seen >= self._end)
-        return self._end is not None and seen >= self._end
+        return seen >= self._end
 
     async def more(self) -> None:
         """Wait until more is held. Raises Cut."""
@@ -115,7 +112,8 @@ class Growth:
     async def _ask(self) -> Granted | Denied | None:
         progress = self._observation.progress()
         now_ms = self._clock.now_ms()
-        missing = self._slice if self._most is None else min(self._slice, self._most - self._held)
+        left = self._slice if self._most is None else self._most - self._held
+        missing = min(self._slice, left) if left > 0 else self._slice
         # What is seen already must fit too, however large the last piece was.
         wanted = max(missing, self._observation.output_tokens + missing - self._held)
         return await self._ledger.extend(

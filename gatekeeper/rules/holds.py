@@ -103,6 +103,11 @@ def settle(
     A dimension that ``actual`` does not name took nothing. After a recovery only the difference is counted. Rates are
     corrected only for a call that was in flight until now (open): later it would slow down calls that are not to blame.
     ``counters`` must have every row of the hold.
+
+    A counter never passes what 64 bits hold: upstreams that lie can state so much, and a settle that fails for ever
+    would keep its hold for ever. One that has reached INT64_MAX is full and stays there, also under a correction. For
+    it alone the law is waived, and records remain true: their lines and overruns say what was taken. A charge follows
+    the counter, and is as bounded.
     """
     is_open = state is HoldState.OPEN
     ended: list[HeldLine] = []
@@ -116,15 +121,15 @@ def settle(
         if taken < 0:
             raise ValueError(f"a call cannot take {taken} of {dimension}")
         before = counters[key]
-        used = before.used + taken - (counted or 0)
+        full = before.used >= buckets_of.INT64_MAX
+        used = before.used if full else min(before.used + taken - (counted or 0), buckets_of.INT64_MAX)
         held = before.held - amount if is_open else before.held
         assert used >= 0 and held >= 0, (line, before)
-        if used > buckets_of.INT64_MAX:
-            raise ValueError(f"the counter {key} would not fit 64 bits")
         changed[key] = CounterRow(used, held)
         ended.append(HeldLine(key, limit, cap, mode, amount, taken))
         if line is quota and plan is not None:
             charge_nano = plan.overage_nano(before.used, used)
+            charge_nano = max(-buckets_of.INT64_MAX, min(charge_nano, buckets_of.INT64_MAX))
         if mode is Mode.BLOCK and dimension == UNITS and taken - amount > overrun_micro:
             overrun_micro = taken - amount
     if state is HoldState.RELEASED:

@@ -114,6 +114,27 @@ class TokenPrice:
         return shown
 
 
+def price_of(shown: Mapping[str, Any]) -> TokenPrice:
+    """The price that ``TokenPrice.evidence`` has written. Raises KeyError, ValueError, TypeError or ArithmeticError for
+    anything else."""
+    figures = {name: Decimal(shown[name]) for name in ("request", "search", "hour") if name in shown}
+    return TokenPrice(
+        model=shown["model"],
+        origin=Origin(shown["source"]),
+        rates=_rates_of(shown),
+        per=int(shown["per"]),
+        tiers=tuple(Tier(int(tier["above"]), _rates_of(tier)) for tier in shown.get("tiers", ())),
+        from_ms=shown.get("from_ms"),
+        until_ms=shown.get("until_ms"),
+        provider=shown.get("provider", ""),
+        **figures,
+    )
+
+
+def _rates_of(shown: Mapping[str, Any]) -> Rates:
+    return Rates(**{name: Decimal(shown[name]) for name in RATE_NAMES if name in shown})
+
+
 class Bound(NamedTuple):
     """What a call can cost at most: nano-dollars a token of input and of output, and for the call itself."""
 

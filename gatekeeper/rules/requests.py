@@ -1,17 +1,17 @@
 """What a request asks for, read out of its JSON body: model, stream or not, and the bounds of what it can cost.
 
-The rule: the input bound is a true one. A byte-level tokenizer makes at most one token of a byte, so the bytes of
-the body bound the tokens of its text; media in base64 are counted by piece instead, because providers price an
-image by its size in pixels and not by its letters.
+The rule: the input bound is a true one, or the ask says that it cannot be (``elsewhere``). See ``inputs``.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 import orjson
 
-from gatekeeper.rules.splicing import with_field
+from gatekeeper.rules.inputs import Inputs, look_at
+from gatekeeper.rules.splicing import names_of, with_field
 
 # Largest published price of one picture at default detail is below this (Anthropic, OpenAI and Gemini image docs);
 # `input_tokens_max` of a route overrides it where files or server tools are used.
@@ -19,10 +19,18 @@ MEDIA_TOKENS = 4_096
 # No answer has a billion tokens; a larger wish is one for all there is. It bounds every sum that is stored.
 TOKENS_MAX = 10**9
 _DIGITS_MAX = 20
-# A base64 string shorter than this is counted as text: it costs little either way.
-_MEDIA_BYTES_MIN = 1_024
-_MEDIA_KEYS = frozenset({"data", "file_data", "b64_json", "image", "image_url", "url"})
-_OUTPUT_NAMES = ("max_completion_tokens", "max_tokens", "max_output_tokens", "max_tokens_to_sample")
+# The bound of output as OpenAI, Anthropic, TGI, llama.cpp and Ollama spell it.
+_OUTPUT_NAMES = (
+    "max_completion_tokens",
+    "max_tokens",
+    "max_output_tokens",
+    "max_tokens_to_sample",
+    "max_new_tokens",
+    "n_predict",
+    "num_predict",
+)
+# What is read here and decides about money or rights. Some servers take names in any case, some the first of twins.
+_DECIDING = frozenset({"model", "stream", "n", "best_of", "background", "prompt", *_OUTPUT_NAMES})
 _FLAT = tuple((name,) for name in _OUTPUT_NAMES)
 # Google's servers read both spellings of every field.
 _GEMINI_CONFIGS = ("generationConfig", "generation_config")
@@ -39,7 +47,9 @@ class Ask:
     ``output_tokens`` is the client's own bound for the whole call (per choice times ``choices``), None if it names
     none. ``output_path`` is where that bound stands, or where one would have to be put (None: there is no such
     field); ``output_spellings`` are all the places where it may stand. ``makes_output`` is False where the answer
-    holds no generated tokens (embeddings).
+    holds no generated tokens (embeddings). ``elsewhere`` is how many parts of the input do not stand in the request
+    (files, earlier responses, searches): nothing here bounds them. ``background`` asks for an answer that is made
+    after this call has ended.
     """
 
     model: str | None = None
@@ -52,12 +62,15 @@ class Ask:
     output_spellings: tuple[tuple[str, ...], ...] = _FLAT
     makes_output: bool = True
     wants_usage: bool = False
+    elsewhere: int = 0
+    background: bool = False
 
     def input_bound(self, input_tokens_max: int | None) -> int:
         """Most tokens that the input can be; ``input_tokens_max`` is the route's bound of what is not text."""
-        if not self.media:
+        pieces = self.media + self.elsewhere
+        if not pieces:
             return self.input_bytes
-        return self.input_bytes + (input_tokens_max if input_tokens_max is not None else MEDIA_TOKENS * self.media)
+        return self.input_bytes + (input_tokens_max if input_tokens_max is not None else MEDIA_TOKENS * pieces)
 
     @property
     def input_usual(self) -> int:
@@ -73,11 +86,10 @@ class Ask:
 def read_ask(dialect: str, path: str, names: Mapping[str, str], body: Mapping[str, Any], body_bytes: int) -> Ask:
     """Reads any of the dialects ``openai``, ``anthropic``, ``gemini``. Fields of a wrong type count as absent: the
     upstream is the one to complain."""
-    media, media_bytes = _media(body)
-    model = names.get("model") or _text(body.get("model"))
-    streamed = body.get("stream") is True
+    inputs = look_at(body)
+    model = unquote(names["model"]) if names.get("model") else _text(body.get("model"))
     if dialect == "gemini":
-        return _read_gemini(path, model, body, body_bytes - media_bytes, media)
+        return _read_gemini(path, model, body, body_bytes - inputs.media_bytes, inputs)
     options = body.get("stream_options")
     choices = _bounded(max(1, _count(body.get("n")) or 1, _count(body.get("best_of")) or 1), _prompts(body))
     stated = [(name, found) for name in _OUTPUT_NAMES if (found := _count(body.get(name))) is not None]
@@ -85,9 +97,11 @@ def read_ask(dialect: str, path: str, names: Mapping[str, str], body: Mapping[st
     where = (stated[0][0],) if stated else _output_field(dialect, path, model, body)
     return Ask(
         model=model,
-        streamed=streamed,
-        input_bytes=body_bytes - media_bytes,
-        media=media,
+        streamed=_flag(body.get("stream")),
+        input_bytes=body_bytes - inputs.media_bytes,
+        media=inputs.media,
+        elsewhere=inputs.elsewhere,
+        background=_flag(body.get("background")),
         choices=choices,
         output_tokens=_bounded(max(found for _, found in stated), choices) if stated else None,
         output_path=where if makes_output else None,
@@ -96,7 +110,7 @@ def read_ask(dialect: str, path: str, names: Mapping[str, str], body: Mapping[st
     )
 
 
-def _read_gemini(path: str, model: str | None, body: Mapping[str, Any], text_bytes: int, media: int) -> Ask:
+def _read_gemini(path: str, model: str | None, body: Mapping[str, Any], text_bytes: int, inputs: Inputs) -> Ask:
     used = [name for name in _GEMINI_CONFIGS if isinstance(body.get(name), Mapping)]
     counts = [(config, name) for config in used for name in ("candidateCount", "candidate_count")]
     choices = max([1, *(_count(_at(body, path)) or 1 for path in counts)])
@@ -106,13 +120,26 @@ def _read_gemini(path: str, model: str | None, body: Mapping[str, Any], text_byt
         model=model,
         streamed="streamGenerateContent" in path,
         input_bytes=text_bytes,
-        media=media,
+        media=inputs.media,
+        elsewhere=inputs.elsewhere,
         choices=choices,
         output_tokens=_bounded(max(stated), choices) if stated else None,
         output_path=((used or _GEMINI_CONFIGS)[0], "maxOutputTokens") if makes_output else None,
         output_spellings=_GEMINI,
         makes_output=makes_output,
     )
+
+
+def other_case(body: Mapping[str, Any]) -> str | None:
+    """A top-level name that only differs in its case from one that decides; some servers (Go's) would read it so."""
+    return next((name for name in body if name not in _DECIDING and name.lower() in _DECIDING), None)
+
+
+def twin(body: bytes) -> str | None:
+    """A top-level name that decides and stands twice; which of the two counts depends on the server. ``body`` is a JSON
+    object."""
+    found = [name for name in names_of(body) if name in _DECIDING]
+    return next((name for name in found if found.count(name) > 1), None)
 
 
 def _output_field(dialect: str, path: str, model: str | None, body: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -152,6 +179,11 @@ def _prompts(body: Mapping[str, Any]) -> int:
     return len(prompt) if isinstance(prompt, list) and prompt and isinstance(prompt[0], (str, list)) else 1
 
 
+def _flag(value: object) -> bool:
+    """A truth as lenient servers read it (pydantic): ``true``, ``1``, ``"true"``."""
+    return value in (True, "true", "True", "1")
+
+
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 
@@ -170,30 +202,3 @@ def _count(value: object) -> int | None:
 
 def _bounded(tokens: int, choices: int) -> int:
     return min(tokens * choices, TOKENS_MAX)
-
-
-def _media(body: Mapping[str, Any]) -> tuple[int, int]:
-    """(pieces of media, bytes of their base64). An iterative walk: a hostile body may be nested deeply."""
-    pieces = size = 0
-    waiting: list[Any] = [body]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, Mapping):
-            # Anthropic's plain-text document carries its text under the same name as a picture its letters.
-            is_text = value.get("type") == "text"
-            for key, item in value.items():
-                if isinstance(item, str):
-                    if is_text or item.startswith("data:text/"):
-                        continue
-                    if item.startswith("data:") or (key in _MEDIA_KEYS and len(item) >= _MEDIA_BYTES_MIN):
-                        pieces += 1
-                        size += len(item) if item.isascii() else 0
-                    elif key in {"file_id", "file_uri", "fileUri", "previous_response_id"} or (
-                        key in {"url", "image_url"} and item.startswith(("http:", "https:"))
-                    ):
-                        pieces += 1
-                else:
-                    waiting.append(item)
-        elif isinstance(value, list):
-            waiting.extend(item for item in value if isinstance(item, (dict, list)))
-    return pieces, size

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
 _NAME = re.compile(r"(\{[^{}]*\})")
+_BRACED = re.compile(rb"\{(\w+)\}")
 _WRITABLE = re.compile(r"[\x21-\x7e]+")
 
 
@@ -77,6 +78,18 @@ class Pattern:
         """The template's names with the bytes that they took (latin-1), or None."""
         found = self.regex.fullmatch(path)
         return None if found is None else {name: text.decode("latin-1") for name, text in found.groupdict().items()}
+
+
+def rewritten(rewrite: str | None, pattern: Pattern, path: bytes, names: Mapping[str, str]) -> bytes:
+    """The path as the upstream gets it: ``rewrite`` may hold the template's names in braces, and ends in ``*`` for what
+    a prefix route left. None keeps the path."""
+    if rewrite is None:
+        return path
+    # In one pass: what a name took may itself look like a name.
+    made = _BRACED.sub(lambda found: names[found[1].decode()].encode("latin-1"), rewrite.encode("latin-1"))
+    if pattern.kind is PatternKind.PREFIX and made.endswith(b"*"):
+        made = made[:-1] + path[len(pattern.text) - 1 :]
+    return made
 
 
 class Routable(Protocol):

@@ -21,6 +21,11 @@ def with_field(body: bytes, path: tuple[str, ...], value: Any) -> bytes:
     return _with(body, body.index(b"{"), path, json.dumps(value, separators=(",", ":")).encode("ascii"))
 
 
+def names_of(body: bytes) -> list[str]:
+    """The names of the outermost object of a body that is valid JSON, twins included, in linear time at any depth."""
+    return [name for name, _, _ in _fields(body, body.index(b"{"))]
+
+
 def _with(body: bytes, start: int, path: tuple[str, ...], value: bytes) -> bytes:
     fields = list(_fields(body, start))
     mine = [(begin, end) for name, begin, end in fields if name == path[0]]

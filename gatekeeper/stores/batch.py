@@ -350,9 +350,8 @@ class Batch:
         if recovered is not None:
             row = _correction(record, recovered)
             known = merged([recovered, row]) or record
-        columns = record_args(
-            row, taken_text(ending.hold.lines, taken), corrects=None if recovered is None else call_id
-        )
+        lines = taken_text(ending.hold.lines, taken, ending.counters)
+        columns = record_args(row, lines, corrects=None if recovered is None else call_id)
         owed = None
         if plan is not None and (row.units_micro or row.charge_nano) and _is_billed(plan):
             owed = self._owed(row, hold, now_ms)

@@ -103,7 +103,7 @@ class SqlLedger:
     async def unbalanced(self) -> tuple[Sequence[CounterKey], Sequence[str]]:
         """The doctor's question: counters that are not the sums of their calls' lines, and calls whose lines are not
         what their records say. Both are empty unless somebody wrote into the database by hand."""
-        counters = await self._database.report(alone("unbalanced_counters"))
+        counters = await self._database.report(alone("unbalanced_counters", limit=2**31))
         calls = await self._database.report(alone("unbalanced_calls"))
         return [CounterKey(*row[:5]) for row in counters], [row[0] for row in calls]
 

@@ -41,13 +41,14 @@ async def migrate(database: Database, known: tuple[Migration, ...] | None = None
     Looks first without a lock: a process whose database user may not create tables starts on a schema that is current.
     """
     known = migrations() if known is None else known
-    applied = await database.read(_applied)
+    applied = await database.read(applied_migrations)
     if _missing(known, applied):
         return await database.write(lambda: _migrate(known))
     return 0
 
 
-def _applied() -> Steps[list[int]]:
+def applied_migrations() -> Steps[list[int]]:
+    """A unit of work: the numbers of the migrations that the database has had, in order; none for an empty one."""
     rows = yield Ask("has_migrations")
     if not rows[0][0]:
         return []
@@ -68,7 +69,7 @@ def _migrate(known: tuple[Migration, ...]) -> Steps[int]:
     yield Ask("lock_migrations")
     yield Ask("create_migrations")
     # Again, now that nobody else can: two processes may have seen the same gap.
-    missing = _missing(known, (yield from _applied()))
+    missing = _missing(known, (yield from applied_migrations()))
     for migration in missing:
         yield Script(migration.text)
         yield Ask("add_migration", {"number": migration.number, "name": migration.name})

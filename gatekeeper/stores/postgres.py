@@ -69,8 +69,11 @@ class PostgresDatabase:
         self._closed = False
 
     @classmethod
-    async def open(cls, url: str, *, connections_max: int = CONNECTIONS_MAX) -> "PostgresDatabase":
-        """Connect. Raises Fault when the server cannot be reached; its message never holds the password."""
+    async def open(
+        cls, url: str, *, connections_max: int = CONNECTIONS_MAX, read_only: bool = False
+    ) -> "PostgresDatabase":
+        """Connect. Raises Fault when the server cannot be reached; its message never holds the password. With
+        ``read_only`` the server refuses every write."""
         settings = {
             "application_name": "gatekeeper",
             "statement_timeout": str(STATEMENT_TIMEOUT_MS),
@@ -80,6 +83,8 @@ class PostgresDatabase:
             # scan them whole for as long as it is cached.
             "enable_seqscan": "off",
         }
+        if read_only:
+            settings["default_transaction_read_only"] = "on"
         try:
             pool = await asyncpg.create_pool(
                 url,

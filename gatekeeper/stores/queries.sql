@@ -246,28 +246,218 @@ SELECT day, COUNT(*) - COUNT(corrects), COALESCE(CAST(SUM(units_micro) AS BIGINT
 FROM usage_record WHERE started_ms >= :start_ms AND started_ms < :end_ms {who} GROUP BY day ORDER BY day;
 
 -- name: unbalanced_counters
--- The doctor's question: counters whose figures are not the sums over the records and the open holds.
-SELECT c.scope, c.subject, c.dimension, c.span, c.start_ms, c.used, c.held, COALESCE(s.used, 0), COALESCE(s.held, 0)
-FROM counter c LEFT JOIN (
-    SELECT scope, subject, dimension, span, start_ms, SUM(taken) AS used, SUM(amount) AS held FROM (
-        SELECT json_extract(l.value, '$[0]') AS scope, json_extract(l.value, '$[1]') AS subject,
+-- The doctor's question: counters whose figures are not the sums over the records and the open holds; also sums that
+-- stand on no counter.
+SELECT scope, subject, dimension, span, start_ms, CAST(SUM(used) AS BIGINT), CAST(SUM(held) AS BIGINT),
+    CAST(SUM(taken) AS BIGINT), CAST(SUM(amount) AS BIGINT), COUNT(*) OVER ()
+FROM (
+    SELECT scope, subject, dimension, span, start_ms, used, held, 0 AS taken, 0 AS amount FROM counter
+    UNION ALL
+    SELECT json_extract(l.value, '$[0]') AS scope, json_extract(l.value, '$[1]') AS subject,
             json_extract(l.value, '$[2]') AS dimension, json_extract(l.value, '$[3]') AS span,
-            json_extract(l.value, '$[4]') AS start_ms, json_extract(l.value, '$[6]') AS taken, 0 AS amount
-        FROM usage_record r CROSS JOIN json_each(r.lines) l
-        UNION ALL
-        SELECT json_extract(l.value, '$[0]'), json_extract(l.value, '$[1]'), json_extract(l.value, '$[2]'),
-            json_extract(l.value, '$[3]'), json_extract(l.value, '$[4]'), 0,
-            MAX(json_extract(l.value, '$[8]') + json_extract(l.value, '$[9]') * h.output_tokens)
+            json_extract(l.value, '$[4]') AS start_ms, 0, 0, json_extract(l.value, '$[6]'), 0
+    FROM usage_record r CROSS JOIN json_each(r.lines) l
+    UNION ALL
+    SELECT scope, subject, dimension, span, start_ms, 0, 0, 0, MAX(amount) FROM (
+        SELECT h.call_id, json_extract(l.value, '$[0]') AS scope, json_extract(l.value, '$[1]') AS subject,
+            json_extract(l.value, '$[2]') AS dimension, json_extract(l.value, '$[3]') AS span,
+            json_extract(l.value, '$[4]') AS start_ms, json_extract(l.value, '$[8]') + json_extract(l.value, '$[9]') * h.output_tokens AS amount
         FROM hold h CROSS JOIN json_each(h.lines, '$.stock') l WHERE h.state = 'open'
-        GROUP BY h.call_id, 1, 2, 3, 4, 5
-    ) each_call GROUP BY scope, subject, dimension, span, start_ms
-) s ON s.scope = c.scope AND s.subject = c.subject AND s.dimension = c.dimension AND s.span = c.span
-    AND s.start_ms = c.start_ms
-WHERE c.used <> COALESCE(s.used, 0) OR c.held <> COALESCE(s.held, 0)
-ORDER BY c.scope, c.subject, c.dimension, c.span, c.start_ms;
+    ) each_line GROUP BY call_id, scope, subject, dimension, span, start_ms
+) each_figure
+GROUP BY scope, subject, dimension, span, start_ms HAVING SUM(used) <> SUM(taken) OR SUM(held) <> SUM(amount)
+ORDER BY scope, subject, dimension, span, start_ms LIMIT :limit;
 
 -- name: unbalanced_calls
 -- The doctor's question: records that took something else of a counter of units than they say.
 SELECT r.call_id, json_extract(l.value, '$[6]'), r.units_micro FROM usage_record r CROSS JOIN json_each(r.lines) l
 WHERE json_extract(l.value, '$[2]') = 'units' AND json_extract(l.value, '$[6]') <> r.units_micro
 ORDER BY r.call_id;
+
+-- name: unlike_counters
+-- The same by another way: counters of units against the units of the records that stand on them, each record once,
+-- whatever its lines say that it took.
+SELECT scope, subject, dimension, span, start_ms, CAST(SUM(used) AS BIGINT), CAST(SUM(units) AS BIGINT),
+    COUNT(*) OVER ()
+FROM (
+    SELECT scope, subject, dimension, span, start_ms, used, 0 AS units FROM counter WHERE dimension = 'units'
+    UNION ALL
+    SELECT scope, subject, dimension, span, start_ms, 0, units_micro FROM (
+        SELECT DISTINCT r.call_id, r.units_micro, json_extract(l.value, '$[0]') AS scope, json_extract(l.value, '$[1]') AS subject,
+            json_extract(l.value, '$[2]') AS dimension, json_extract(l.value, '$[3]') AS span,
+            json_extract(l.value, '$[4]') AS start_ms
+        FROM usage_record r CROSS JOIN json_each(r.lines) l
+    ) each_record WHERE dimension = 'units'
+) each_figure
+GROUP BY scope, subject, dimension, span, start_ms HAVING SUM(used) <> SUM(units)
+ORDER BY scope, subject, dimension, span, start_ms LIMIT :limit;
+
+-- name: strange_lines
+-- Records that count on a counter of somebody else or of another time, or take something else than they say.
+SELECT call_id, what, COUNT(*) OVER () FROM (
+    SELECT call_id, CASE
+        WHEN subject <> COALESCE(CASE scope WHEN 'global' THEN '*' WHEN 'customer' THEN customer_id
+            WHEN 'user' THEN customer_id || '/' || user_id WHEN 'agent' THEN customer_id || '/' || agent_id
+            WHEN 'key' THEN key_id WHEN 'plan' THEN plan_id WHEN 'route' THEN route WHEN 'model' THEN model END, '')
+            THEN 'counts on the ' || scope || ' ' || subject
+        WHEN start_ms > started_ms OR started_ms - start_ms >= CASE span WHEN 'hour' THEN 3600000
+            WHEN 'day' THEN 90000000 WHEN 'total' THEN 9000000000000 ELSE 2682000000 END
+            THEN 'counts in a ' || span || ' that it was not in'
+        WHEN dimension = 'units' AND taken <> units_micro THEN 'counts other units than it has'
+        WHEN dimension = 'requests' AND corrects IS NULL AND taken NOT IN (0, 1000000) THEN 'is not one request'
+        WHEN dimension = 'dollars' AND corrects IS NULL AND COALESCE(note, '') <> 'recovered'
+            AND taken <> COALESCE(cost_nano, 0) THEN 'counts other dollars than it cost' END AS what
+    FROM (
+        SELECT r.call_id, r.customer_id, r.user_id, r.agent_id, r.key_id, r.plan_id, r.route, r.model, r.started_ms,
+            r.corrects, r.note, r.units_micro, r.cost_nano, json_extract(l.value, '$[0]') AS scope, json_extract(l.value, '$[1]') AS subject,
+            json_extract(l.value, '$[2]') AS dimension, json_extract(l.value, '$[3]') AS span,
+            json_extract(l.value, '$[4]') AS start_ms, json_extract(l.value, '$[6]') AS taken
+        FROM usage_record r CROSS JOIN json_each(r.lines) l
+    ) each_line
+) each_line WHERE what IS NOT NULL ORDER BY call_id LIMIT :limit;
+
+-- name: strange_figures
+-- Figures below nothing or that are no whole numbers (an SQLite column takes anything), and readings that are no plain
+-- number.
+SELECT place, what, COUNT(*) OVER () FROM (
+    SELECT 'record ' || r.call_id AS place, 'a figure that is no whole number' AS what FROM usage_record r
+    WHERE typeof(r.units_micro) <> 'integer' OR typeof(r.charge_nano) <> 'integer'
+        OR typeof(r.overrun_micro) <> 'integer' OR typeof(r.started_ms) <> 'integer'
+        OR typeof(r.cost_nano) NOT IN ('integer', 'null')
+    UNION ALL
+    SELECT 'record ' || r.call_id, 'a negative figure' FROM usage_record r
+    WHERE r.cost_nano < 0 AND r.corrects IS NULL OR r.overrun_micro < 0
+        OR (r.corrects IS NULL AND (r.units_micro < 0 OR r.charge_nano < 0))
+    UNION ALL
+    SELECT 'record ' || r.call_id, 'a meter that reads ' || m.value FROM usage_record r CROSS JOIN json_each(r.meters) m
+    WHERE m.value GLOB '*[^0-9.]*' OR m.value = ''
+    UNION ALL
+    SELECT 'counter ' || scope || ' ' || subject, 'a negative figure, or one that is no whole number' FROM counter
+    WHERE used < 0 OR held < 0 OR typeof(used) <> 'integer' OR typeof(held) <> 'integer'
+    UNION ALL
+    SELECT 'hold ' || call_id, 'a negative figure, or one that is no whole number' FROM hold
+    WHERE output_tokens < 0 OR progress_units_micro < 0 OR typeof(output_tokens) <> 'integer'
+        OR typeof(progress_units_micro) <> 'integer'
+    UNION ALL
+    SELECT 'owed ' || call_id, 'a figure that is no whole number' FROM owed
+    WHERE typeof(charge_nano) <> 'integer' OR typeof(units_micro) <> 'integer'
+) each_place ORDER BY place LIMIT :limit;
+
+-- name: counts
+-- How many rows there are.
+SELECT (SELECT COUNT(*) FROM usage_record), (SELECT COUNT(*) FROM usage_record WHERE corrects IS NOT NULL),
+    (SELECT COUNT(*) FROM counter), (SELECT COUNT(*) FROM owed);
+
+-- name: holds_now
+-- The calls in flight, and those that were recovered and may yet be settled truly.
+SELECT CAST(COALESCE(SUM(CASE WHEN state = 'open' THEN 1 ELSE 0 END), 0) AS BIGINT),
+    MIN(CASE WHEN state = 'open' THEN started_ms END), MIN(CASE WHEN state = 'open' THEN expires_ms END),
+    CAST(COALESCE(SUM(CASE WHEN state = 'recovered' THEN 1 ELSE 0 END), 0) AS BIGINT)
+FROM hold;
+
+-- name: held_now
+-- What the counters say is held.
+SELECT dimension, CAST(SUM(held) AS BIGINT) FROM counter WHERE held <> 0 GROUP BY dimension ORDER BY dimension;
+
+-- name: overdue_holds
+-- Calls that the sweeper should have settled.
+SELECT call_id, expires_ms, COUNT(*) OVER () FROM hold
+WHERE state = 'open' AND expires_ms <= :overdue_ms ORDER BY expires_ms, call_id LIMIT :limit;
+
+-- name: ghost_holds
+-- Calls that hold although they are on record, and recovered ones that are not.
+SELECT h.call_id, CASE WHEN r.call_id IS NULL THEN 'was recovered and has no record'
+    ELSE 'holds and is on record' END, COUNT(*) OVER ()
+FROM hold h LEFT JOIN usage_record r ON r.call_id = h.call_id AND r.admitted_month = h.admitted_month
+WHERE (h.state = 'open') = (r.call_id IS NOT NULL) ORDER BY h.call_id LIMIT :limit;
+
+-- name: unbalanced_customers
+-- Customers whose charges are not what the biller is to be told.
+SELECT customer_id, CAST(SUM(charge) AS BIGINT), CAST(SUM(owed) AS BIGINT), COUNT(*) OVER () FROM (
+    SELECT customer_id, charge_nano AS charge, 0 AS owed FROM usage_record WHERE charge_nano <> 0
+    UNION ALL SELECT customer_id, 0, charge_nano FROM owed
+) each_call GROUP BY customer_id HAVING SUM(charge) <> SUM(owed) ORDER BY customer_id LIMIT :limit;
+
+-- name: strange_owed
+-- What is owed without its record, or unlike it; what is charged and not owed.
+SELECT call_id, what, COUNT(*) OVER () FROM (
+    SELECT o.call_id, CASE
+        WHEN r.call_id IS NULL THEN 'is owed and has no record'
+        WHEN r.customer_id <> o.customer_id THEN 'is owed by another customer than its record says'
+        WHEN r.charge_nano <> o.charge_nano THEN 'is owed with another charge than its record says'
+        WHEN r.units_micro <> o.units_micro THEN 'is owed with other units than its record says' END AS what
+    FROM owed o LEFT JOIN usage_record r ON r.call_id = o.call_id
+    UNION ALL
+    SELECT r.call_id, 'has a charge and is not owed' FROM usage_record r
+    WHERE r.charge_nano <> 0 AND NOT EXISTS (SELECT 1 FROM owed o WHERE o.call_id = r.call_id)
+) each_call WHERE what IS NOT NULL ORDER BY call_id LIMIT :limit;
+
+-- name: strange_marks
+-- Records whose source or outcome nobody writes, or whose units nothing accounts for.
+SELECT call_id, what, COUNT(*) OVER () FROM (
+    SELECT call_id, CASE
+        WHEN source NOT IN ('measured', 'default', 'estimated', 'none', 'error') THEN 'has an unknown source'
+        WHEN outcome NOT IN ('complete', 'client_closed', 'upstream_failed', 'upstream_error', 'timed_out', 'cut')
+            THEN 'has an unknown outcome'
+        WHEN corrects IS NULL AND source IN ('none', 'error') AND units_micro <> 0
+            THEN 'has units although nothing was read'
+        WHEN corrects IS NULL AND note = 'recovered' AND source <> 'estimated'
+            THEN 'was recovered and is not marked as estimated' END AS what
+    FROM usage_record
+) each_call WHERE what IS NOT NULL ORDER BY call_id LIMIT :limit;
+
+-- name: strange_corrections
+-- Corrections of nothing, and those that leave less than nothing.
+SELECT call_id, what, COUNT(*) OVER () FROM (
+    SELECT k.call_id, CASE
+        WHEN r.call_id IS NULL THEN 'corrects a call that has no record'
+        WHEN r.customer_id <> k.customer_id THEN 'corrects the call of another customer'
+        WHEN r.units_micro + k.units_micro < 0 THEN 'leaves less than no units' END AS what
+    FROM usage_record k LEFT JOIN usage_record r ON r.call_id = k.corrects AND r.admitted_month = k.admitted_month
+    WHERE k.corrects IS NOT NULL
+) each_call WHERE what IS NOT NULL ORDER BY call_id LIMIT :limit;
+
+-- name: marks_by_route
+-- How sure the figures of complete calls are, for each route.
+SELECT route, CAST(SUM(CASE WHEN source = 'measured' THEN 1 ELSE 0 END) AS BIGINT),
+    CAST(SUM(CASE WHEN source = 'default' THEN 1 ELSE 0 END) AS BIGINT),
+    CAST(SUM(CASE WHEN source = 'estimated' THEN 1 ELSE 0 END) AS BIGINT),
+    CAST(SUM(CASE WHEN source IN ('none', 'error') THEN 1 ELSE 0 END) AS BIGINT)
+FROM usage_record
+WHERE started_ms >= :since_ms AND outcome = 'complete' AND corrects IS NULL
+    AND (source <> 'none' OR note LIKE '%unmeasured%')
+GROUP BY route ORDER BY route;
+
+-- name: entries
+-- One call as it was appended: its record, then its correction.
+SELECT r.call_id, r.admitted_month, r.customer_id, r.key_id, r.user_id, r.agent_id, r.plan_id, r.route, r.upstream,
+    r.model, r.method, r.path, r.status, r.outcome, r.streamed, r.started_ms, r.ended_ms, r.first_byte_ms,
+    r.units_micro, r.source, r.note, r.charge_nano, r.cost_nano, r.usage, r.meters, r.evidence, r.meter_hash,
+    r.request_bytes, r.response_bytes, r.response_id, r.overrun_micro, r.corrects, r.lines
+FROM usage_record r WHERE r.call_id IN (:call_id, :call_id || '#correction') ORDER BY r.call_id;
+
+-- name: holding
+-- The hold of one call.
+SELECT call_id, admitted_month, customer_id, key_id, user_id, agent_id, plan_id, route, upstream, model, owner, state,
+    started_ms, expires_ms, output_tokens, progress_units_micro, output_seen, lines
+FROM hold WHERE call_id = :call_id;
+
+-- name: plans_used
+-- On which plans anything was used.
+SELECT DISTINCT plan_id FROM usage_record WHERE started_ms >= :start_ms AND started_ms < :end_ms ORDER BY plan_id;
+
+-- name: next_user
+-- The next customer with records: one step on the index, however many records there are.
+SELECT r.customer_id, COALESCE(c.anchor_ms, 0) FROM (
+    SELECT customer_id FROM usage_record WHERE customer_id > :after ORDER BY customer_id LIMIT 1
+) r LEFT JOIN customer c ON c.id = r.customer_id;
+
+-- name: history
+-- A page of a customer's records, oldest admission first.
+SELECT call_id, admitted_month, customer_id, key_id, user_id, agent_id, plan_id, route, upstream, model, method, path,
+    status, outcome, streamed, started_ms, ended_ms, first_byte_ms, units_micro, source, note, charge_nano, cost_nano,
+    usage, meters, evidence, meter_hash, request_bytes, response_bytes, response_id, overrun_micro, corrects, lines
+FROM usage_record
+WHERE customer_id = :customer_id AND started_ms >= :start_ms AND started_ms < :end_ms
+    AND (started_ms > :after_ms OR (started_ms = :after_ms AND call_id > :after_id))
+ORDER BY started_ms, call_id LIMIT :limit;

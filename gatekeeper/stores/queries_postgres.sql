@@ -77,23 +77,25 @@ FROM jsonb_array_elements(CAST(:keys AS JSONB)) w JOIN bucket b
     ON b.scope = w ->> 0 AND b.subject = w ->> 1 AND b.dimension = w ->> 2 AND b.per_ms = CAST(w ->> 3 AS BIGINT);
 
 -- name: unbalanced_counters
--- The doctor's question: counters whose figures are not the sums over the records and the open holds.
-SELECT c.scope, c.subject, c.dimension, c.span, c.start_ms, c.used, c.held, COALESCE(s.used, 0), COALESCE(s.held, 0)
-FROM counter c LEFT JOIN (
-    SELECT scope, subject, dimension, span, start_ms, SUM(taken) AS used, SUM(amount) AS held FROM (
-        SELECT l ->> 0 AS scope, l ->> 1 AS subject, l ->> 2 AS dimension, l ->> 3 AS span,
-            CAST(l ->> 4 AS BIGINT) AS start_ms, CAST(l ->> 6 AS BIGINT) AS taken, 0 AS amount
-        FROM usage_record r CROSS JOIN jsonb_array_elements(CAST(r.lines AS JSONB)) l
-        UNION ALL
-        SELECT l ->> 0, l ->> 1, l ->> 2, l ->> 3, CAST(l ->> 4 AS BIGINT), 0,
-            MAX(CAST(l ->> 8 AS BIGINT) + CAST(l ->> 9 AS BIGINT) * h.output_tokens)
+-- The doctor's question: counters whose figures are not the sums over the records and the open holds; also sums that
+-- stand on no counter.
+SELECT scope, subject, dimension, span, start_ms, CAST(SUM(used) AS BIGINT), CAST(SUM(held) AS BIGINT),
+    CAST(SUM(taken) AS BIGINT), CAST(SUM(amount) AS BIGINT), COUNT(*) OVER ()
+FROM (
+    SELECT scope, subject, dimension, span, start_ms, used, held, 0 AS taken, 0 AS amount FROM counter
+    UNION ALL
+    SELECT l ->> 0 AS scope, l ->> 1 AS subject, l ->> 2 AS dimension, l ->> 3 AS span,
+            CAST(l ->> 4 AS BIGINT) AS start_ms, 0, 0, CAST(l ->> 6 AS BIGINT), 0
+    FROM usage_record r CROSS JOIN jsonb_array_elements(CAST(r.lines AS JSONB)) l
+    UNION ALL
+    SELECT scope, subject, dimension, span, start_ms, 0, 0, 0, MAX(amount) FROM (
+        SELECT h.call_id, l ->> 0 AS scope, l ->> 1 AS subject, l ->> 2 AS dimension, l ->> 3 AS span,
+            CAST(l ->> 4 AS BIGINT) AS start_ms, CAST(l ->> 8 AS BIGINT) + CAST(l ->> 9 AS BIGINT) * h.output_tokens AS amount
         FROM hold h CROSS JOIN jsonb_array_elements(CAST(h.lines AS JSONB) -> 'stock') l WHERE h.state = 'open'
-        GROUP BY h.call_id, 1, 2, 3, 4, 5
-    ) each_call GROUP BY scope, subject, dimension, span, start_ms
-) s ON s.scope = c.scope AND s.subject = c.subject AND s.dimension = c.dimension AND s.span = c.span
-    AND s.start_ms = c.start_ms
-WHERE c.used <> COALESCE(s.used, 0) OR c.held <> COALESCE(s.held, 0)
-ORDER BY c.scope, c.subject, c.dimension, c.span, c.start_ms;
+    ) each_line GROUP BY call_id, scope, subject, dimension, span, start_ms
+) each_figure
+GROUP BY scope, subject, dimension, span, start_ms HAVING SUM(used) <> SUM(taken) OR SUM(held) <> SUM(amount)
+ORDER BY scope, subject, dimension, span, start_ms LIMIT :limit;
 
 -- name: unbalanced_calls
 -- The doctor's question: records that took something else of a counter of units than they say.
@@ -180,3 +182,58 @@ FROM unnest(
     CAST(:spent AS BIGINT[]), CAST(:at_ms AS BIGINT[])
 ) v (scope, subject, dimension, per_ms, spent, at_ms)
 WHERE t.scope = v.scope AND t.subject = v.subject AND t.dimension = v.dimension AND t.per_ms = v.per_ms;
+
+-- name: unlike_counters
+-- The same by another way: counters of units against the units of the records that stand on them, each record once,
+-- whatever its lines say that it took.
+SELECT scope, subject, dimension, span, start_ms, CAST(SUM(used) AS BIGINT), CAST(SUM(units) AS BIGINT),
+    COUNT(*) OVER ()
+FROM (
+    SELECT scope, subject, dimension, span, start_ms, used, 0 AS units FROM counter WHERE dimension = 'units'
+    UNION ALL
+    SELECT scope, subject, dimension, span, start_ms, 0, units_micro FROM (
+        SELECT DISTINCT r.call_id, r.units_micro, l ->> 0 AS scope, l ->> 1 AS subject, l ->> 2 AS dimension, l ->> 3 AS span,
+            CAST(l ->> 4 AS BIGINT) AS start_ms
+        FROM usage_record r CROSS JOIN jsonb_array_elements(CAST(r.lines AS JSONB)) l
+    ) each_record WHERE dimension = 'units'
+) each_figure
+GROUP BY scope, subject, dimension, span, start_ms HAVING SUM(used) <> SUM(units)
+ORDER BY scope, subject, dimension, span, start_ms LIMIT :limit;
+
+-- name: strange_lines
+-- Records that count on a counter of somebody else or of another time, or take something else than they say.
+SELECT call_id, what, COUNT(*) OVER () FROM (
+    SELECT call_id, CASE
+        WHEN subject <> COALESCE(CASE scope WHEN 'global' THEN '*' WHEN 'customer' THEN customer_id
+            WHEN 'user' THEN customer_id || '/' || user_id WHEN 'agent' THEN customer_id || '/' || agent_id
+            WHEN 'key' THEN key_id WHEN 'plan' THEN plan_id WHEN 'route' THEN route WHEN 'model' THEN model END, '')
+            THEN 'counts on the ' || scope || ' ' || subject
+        WHEN start_ms > started_ms OR started_ms - start_ms >= CASE span WHEN 'hour' THEN 3600000
+            WHEN 'day' THEN 90000000 WHEN 'total' THEN 9000000000000 ELSE 2682000000 END
+            THEN 'counts in a ' || span || ' that it was not in'
+        WHEN dimension = 'units' AND taken <> units_micro THEN 'counts other units than it has'
+        WHEN dimension = 'requests' AND corrects IS NULL AND taken NOT IN (0, 1000000) THEN 'is not one request'
+        WHEN dimension = 'dollars' AND corrects IS NULL AND COALESCE(note, '') <> 'recovered'
+            AND taken <> COALESCE(cost_nano, 0) THEN 'counts other dollars than it cost' END AS what
+    FROM (
+        SELECT r.call_id, r.customer_id, r.user_id, r.agent_id, r.key_id, r.plan_id, r.route, r.model, r.started_ms,
+            r.corrects, r.note, r.units_micro, r.cost_nano, l ->> 0 AS scope, l ->> 1 AS subject, l ->> 2 AS dimension, l ->> 3 AS span,
+            CAST(l ->> 4 AS BIGINT) AS start_ms, CAST(l ->> 6 AS BIGINT) AS taken
+        FROM usage_record r CROSS JOIN jsonb_array_elements(CAST(r.lines AS JSONB)) l
+    ) each_line
+) each_line WHERE what IS NOT NULL ORDER BY call_id LIMIT :limit;
+
+-- name: strange_figures
+-- Figures below nothing, and readings that are no plain number. The types of the columns keep everything else out.
+SELECT place, what, COUNT(*) OVER () FROM (
+    SELECT 'record ' || r.call_id AS place, 'a negative figure' AS what FROM usage_record r
+    WHERE r.cost_nano < 0 AND r.corrects IS NULL OR r.overrun_micro < 0
+        OR (r.corrects IS NULL AND (r.units_micro < 0 OR r.charge_nano < 0))
+    UNION ALL
+    SELECT 'record ' || r.call_id, 'a meter that reads ' || m.value
+    FROM usage_record r CROSS JOIN jsonb_each_text(CAST(r.meters AS JSONB)) m WHERE m.value !~ '^[0-9]+([.][0-9]+)?$'
+    UNION ALL
+    SELECT 'counter ' || scope || ' ' || subject, 'a negative figure' FROM counter WHERE used < 0 OR held < 0
+    UNION ALL
+    SELECT 'hold ' || call_id, 'a negative figure' FROM hold WHERE output_tokens < 0 OR progress_units_micro < 0
+) each_place ORDER BY place LIMIT :limit;

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import orjson
 
 from gatekeeper.meters.reading import Mark, Outcome
-from gatekeeper.ports import Customer, Holder, HoldOrder, Key, UsageDay, UsageRecord, UsageTotal
+from gatekeeper.ports import Customer, Entry, Holder, Holding, HoldOrder, Key, UsageDay, UsageRecord, UsageTotal
+from gatekeeper.rules.charges import Counted
 from gatekeeper.rules.holds import HeldLine, HeldRate, Hold, HoldState, held_lines
-from gatekeeper.rules.limits import BucketKey, CounterKey, Mode, StockLine
+from gatekeeper.rules.limits import BucketKey, CounterKey, CounterRow, Mode, StockLine
 from gatekeeper.rules.rates import INT64_MAX
 from gatekeeper.rules.windows import utc_day
 from gatekeeper.stores.database import Row
@@ -153,15 +154,27 @@ def hold_of(row: HoldRow) -> Hold:
     return Hold(held_lines(stock, row.output_tokens), rates, stock)
 
 
-def taken_text(lines: Sequence[HeldLine], before: Mapping[CounterKey, int]) -> str:
-    """What a record took of each counter, less what was counted ``before`` it."""
-    taken = [(*line.key, line.limit, (line.actual or 0) - before.get(line.key, 0)) for line in lines]
+def taken_text(
+    lines: Sequence[HeldLine], before: Mapping[CounterKey, int], counters: Mapping[CounterKey, CounterRow]
+) -> str:
+    """What a record took of each counter, less what was counted ``before`` it, and how that counter stood then."""
+    taken = [
+        (*line.key, line.limit, (line.actual or 0) - before.get(line.key, 0), counters[line.key].used) for line in lines
+    ]
     return orjson.dumps(taken).decode()
 
 
 def taken_of(text: str) -> dict[CounterKey, int]:
     """The same, by counter."""
     return {CounterKey(*line[:5]): line[6] for line in orjson.loads(text)}
+
+
+def counted_of(text: str) -> tuple[Counted, ...]:
+    """The same in the order of the lines, with the counters as they stood; records of before that was noted lack it."""
+    return tuple(
+        Counted(CounterKey(*line[:5]), line[5], line[6], line[7] if len(line) > 7 else None)
+        for line in orjson.loads(text)
+    )
 
 
 @lru_cache(65_536)
@@ -208,6 +221,29 @@ def record_of(row: Row) -> UsageRecord:
     for index in (_USAGE, _METERS, _EVIDENCE):
         values[index] = None if values[index] is None else json.loads(values[index])
     return UsageRecord(*values)
+
+
+def entry_of(row: Row) -> Entry:
+    """From a record's columns, then ``corrects`` and ``lines``."""
+    return Entry(record_of(row), counted_of(row[-1]), row[-2])
+
+
+def holding_of(row: Row) -> Holding:
+    """From the columns of a hold."""
+    hold = HoldRow(*row)
+    return Holding(
+        hold.call_id,
+        hold.customer_id,
+        hold.plan_id,
+        hold.route,
+        hold.model,
+        hold.state,
+        hold.started_ms,
+        hold.expires_ms,
+        hold.output_tokens,
+        hold.progress_units_micro,
+        tuple((line.key, line.limit, line.amount) for line in hold_of(hold).lines),
+    )
 
 
 def with_charge(record: UsageRecord, charge_nano: int, overrun_micro: int) -> UsageRecord:

@@ -84,7 +84,8 @@ CREATE INDEX hold_by_expiry ON hold (state, expires_ms);
 -- What is known of one call when it is over. Append only. The primary key is the guard of settle: a call counts once.
 -- A true settle that comes after a recovery appends the difference as call_id || '#correction', with corrects = call_id.
 -- usage, meters, evidence and lines are JSON. day is the UTC day of started_ms, YYYY-MM-DD. lines is what the call took of
--- each counter: [[scope, subject, dimension, span, start_ms, limit, taken], ...]; a correction has the differences.
+-- each counter: [[scope, subject, dimension, span, start_ms, limit, taken, used], ...], where used is how the counter stood
+-- afterwards; a correction has the differences.
 CREATE TABLE usage_record (
     call_id TEXT NOT NULL,
     admitted_month TEXT NOT NULL,

@@ -43,13 +43,14 @@ class SqliteDatabase:
 
     flushes_apart = True
 
-    def __init__(self, path: Path, checkpoint_commits: int, log_frames_max: int) -> None:
+    def __init__(self, path: Path, checkpoint_commits: int, log_frames_max: int, read_only: bool = False) -> None:
         self._path = path
         self._checkpoint_commits = checkpoint_commits
         self._log_frames_max = log_frames_max
+        self._read_only = read_only
         self._writer = _Thread("gatekeeper-writer", path)
-        self._lookups = _Thread("gatekeeper-lookups", path, "PRAGMA query_only = ON")
-        self._reports = _Thread("gatekeeper-reports", path, "PRAGMA query_only = ON")
+        self._lookups = _Thread("gatekeeper-lookups", path, "PRAGMA query_only = ON", read_only=read_only)
+        self._reports = _Thread("gatekeeper-reports", path, "PRAGMA query_only = ON", read_only=read_only)
         self._gate: int | None = None
         self._flusher = Worker("gatekeeper-flusher")
         self._flushing: asyncio.Future[None] | None = None
@@ -61,12 +62,21 @@ class SqliteDatabase:
 
     @classmethod
     async def open(
-        cls, path: Path, *, checkpoint_commits: int = CHECKPOINT_COMMITS, log_frames_max: int = LOG_FRAMES_MAX
+        cls,
+        path: Path,
+        *,
+        checkpoint_commits: int = CHECKPOINT_COMMITS,
+        log_frames_max: int = LOG_FRAMES_MAX,
+        read_only: bool = False,
     ) -> "SqliteDatabase":
-        """Open or create the file. Raises Fault when that cannot be."""
+        """Open or create the file; with ``read_only`` it must be there, and nothing is written. Raises Fault when that
+        cannot be."""
         if sqlite3.sqlite_version_info < OLDEST:
             raise fault(f"SQLite {sqlite3.sqlite_version} is too old: 3.35 or newer is needed")
-        database = cls(path, checkpoint_commits, log_frames_max)
+        database = cls(path, checkpoint_commits, log_frames_max, read_only)
+        if read_only:
+            await database._reports.run(database._expect_file)
+            return database
         try:
             await database._writer.run(database._prepare)
         except BaseException:
@@ -76,6 +86,8 @@ class SqliteDatabase:
 
     async def write(self, work: Work[T], *, durable: bool = True) -> T:
         """See ``Database.write``."""
+        if self._read_only:
+            raise fault("the database was opened for reading")
         result = await self._writer.run(lambda: self._transaction(work))
         if durable:
             await self.flush()
@@ -119,6 +131,10 @@ class SqliteDatabase:
             if descriptor is not None:
                 os.close(descriptor)
         self._gate = self._log = None
+
+    def _expect_file(self) -> None:
+        if not self._path.is_file():
+            raise fault(f"SQLite: there is no file {self._path}")
 
     def _prepare(self) -> None:
         """Open the file as its writer. Two processes cannot switch a new file to WAL at once: hence in the gate."""
@@ -177,9 +193,10 @@ class SqliteDatabase:
 class _Thread:
     """A thread with its own connection, which it opens when it is first used."""
 
-    def __init__(self, name: str, path: Path, *pragmas: str) -> None:
+    def __init__(self, name: str, path: Path, *pragmas: str, read_only: bool = False) -> None:
         self._worker = Worker(name)
-        self._path = path
+        self._place = f"{path.absolute().as_uri()}?mode=ro" if read_only else str(path)
+        self._uri = read_only
         self._queries = for_sqlite()
         self._pragmas = (f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}", "PRAGMA foreign_keys = ON", *pragmas)
         self._connection: sqlite3.Connection | None = None
@@ -189,7 +206,7 @@ class _Thread:
         """Only for the thread itself."""
         if self._connection is None:
             # isolation_level None: transactions begin and end where we say so.
-            self._connection = sqlite3.connect(self._path, isolation_level=None, cached_statements=256)
+            self._connection = sqlite3.connect(self._place, isolation_level=None, cached_statements=256, uri=self._uri)
             for pragma in self._pragmas:
                 self._connection.execute(pragma).fetchall()
         return self._connection

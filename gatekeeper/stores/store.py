@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 from gatekeeper.clock import Clock
 from gatekeeper.ports import Customer, Holder, Key, Store, UsageDay, UsageRecord, UsageTotal
+from gatekeeper.stores.audit import SqlAudit
 from gatekeeper.stores.database import AskMany, Database, Row, Rows, Steps, alone
 from gatekeeper.stores.ledger import SqlLedger
 from gatekeeper.stores.migrate import migrate
@@ -26,8 +27,8 @@ from gatekeeper.stores.rows import (
 from gatekeeper.stores.sqlite import SqliteDatabase
 
 
-class SqlStore(SqlLedger):
-    """See ``ports.Store``. Made by ``open_store``."""
+class SqlStore(SqlLedger, SqlAudit):
+    """See ``ports.Store`` and ``ports.Audit``. Made by ``open_store`` and ``open_reader``."""
 
     # --- customers ---
 
@@ -135,22 +136,31 @@ async def open_store(url: str, *, clock: Clock) -> Store:
     """Open ``sqlite:///relative/path``, ``sqlite:////absolute/path`` or ``postgresql://...``; bring it to the present
     schema. Raises ValueError, with a sentence for people, for another URL; Fault when the database cannot be reached
     or is newer than this code."""
-    database: Database
-    if url.startswith("sqlite:///"):
-        path = unquote(url.removeprefix("sqlite:///"))
-        if path in ("", ":memory:") or path.startswith("file:"):
-            raise ValueError("the ledger needs a file, as in sqlite:///gatekeeper.sqlite")
-        database = await SqliteDatabase.open(Path(path))
-    elif url.startswith(("postgresql://", "postgres://")):
-        database = await PostgresDatabase.open(url)
-    else:
-        raise ValueError("a database URL begins with sqlite:/// or postgresql://")
+    database = await _open(url)
     try:
         await migrate(database)
     except BaseException:
         await database.close()
         raise
     return SqlStore(database, clock)
+
+
+async def open_reader(url: str, *, clock: Clock) -> SqlStore:
+    """Open a database that is there, to look at it: nothing is made, migrated or written, also not by mistake (SQLite
+    opens the file for reading; Postgres is only to be asked by ``ports.Audit`` and the other roles that read). The
+    schema may be an older or a newer one: see ``Audit.schema``. Raises as ``open_store``."""
+    return SqlStore(await _open(url, read_only=True), clock)
+
+
+async def _open(url: str, *, read_only: bool = False) -> Database:
+    if url.startswith("sqlite:///"):
+        path = unquote(url.removeprefix("sqlite:///"))
+        if path in ("", ":memory:") or path.startswith("file:"):
+            raise ValueError("the ledger needs a file, as in sqlite:///gatekeeper.sqlite")
+        return await SqliteDatabase.open(Path(path), read_only=read_only)
+    if url.startswith(("postgresql://", "postgres://")):
+        return await PostgresDatabase.open(url, read_only=read_only)
+    raise ValueError("a database URL begins with sqlite:/// or postgresql://")
 
 
 def _many(query: str, rows: Sequence[Row]) -> Steps[None]:

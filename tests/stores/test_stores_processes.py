@@ -84,14 +84,14 @@ def test_four_processes_share_one_cap_exactly(crew, store_url, with_store, make,
 def test_streams_of_four_processes_are_cut_exactly_at_the_cap(crew, with_store, make):
     with crew("extend", 5, 4) as processes:
         got = [int(word) for word in processes.said()]
-    # 20 streams began with a unit of input each.
-    assert sum(got) == 80
-
     async def body(store):
         (quota,) = await store.counters([make.QUOTA])
         assert (quota.used, quota.held) == (0, 100 * make.MICRO)
         assert await store.unbalanced() == ([], [])
-        assert await store.recover(make.NOW_MS + 30_000, {}) == 20
+        # Each stream began with a unit of input; a process that is late may find no room to begin.
+        streams = await store.recover(make.NOW_MS + 30_000, {})
+        assert 4 <= streams <= 20
+        assert sum(got) + streams == 100
         assert [(state.used, state.held) for state in await store.counters([make.QUOTA])] == [(0, 0)]
 
     with_store(body)
