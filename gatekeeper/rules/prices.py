@@ -4,6 +4,7 @@ The rule: exact Decimal until the end, rounded once, and what has no price is No
 choice (parts that overlap, tokens of unknown kind) the dearer reading counts.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from decimal import ROUND_CEILING, Decimal
@@ -17,6 +18,7 @@ from gatekeeper.rules.rates import INT64_MAX
 PER_TOKENS = 1_000_000
 _SECONDS_PER_HOUR = Decimal(3_600)
 _ZERO = Decimal(0)
+_FRACTION = re.compile(r"[0-9]{1,19}(?:\.[0-9]{1,50})?")
 # As the usage record: no call has more of anything.
 _COUNT_MAX = Decimal(10**18)
 
@@ -298,7 +300,10 @@ def _counts(usage: Mapping[str, Any]) -> dict[str, Decimal]:
 
 
 def _number(value: object) -> Decimal | None:
-    if isinstance(value, bool) or not isinstance(value, int | Decimal | float):
+    # A stored record writes fractions as text, so that no digit is lost.
+    if isinstance(value, str) and not _FRACTION.fullmatch(value):
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | Decimal | float | str):
         return None
     number = Decimal(repr(value)) if isinstance(value, float) else Decimal(value)
     return min(number, _COUNT_MAX) if number.is_finite() and number >= 0 else None

@@ -249,3 +249,9 @@ def test_the_prices_of_an_upstream_are_a_price_list_of_the_metering_language():
 )
 def test_a_star_is_any_text_and_nothing_else_is_special(pattern: str, name: str, fits: bool):
     assert matches(pattern, name) is fits
+
+
+def test_fractions_that_a_record_writes_as_text_are_counted() -> None:
+    price = TokenPrice("whisper-1", Origin.TOML, hour=Decimal("0.36"))
+    assert cost_nano(price, {"seconds": "12.5"}) == cost_nano(price, {"seconds": Decimal("12.5")}) == 1_250_000
+    assert cost_nano(price, {"seconds": "12.5 or so"}) is None
