@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -107,6 +108,8 @@ async def serve(gateway: Gateway, config: Path, *, supervised: bool = False) -> 
             len(gateway.router.routes),
             len(gateway.plans),
         )
+        # What is loaded now stays for ever: the collector need not look at it again and again.
+        gc.freeze()
         if supervised:
             # The parent writes nothing: what can be read is the end of it.
             loop.add_reader(sys.stdin.fileno(), _orphaned, server, loop)

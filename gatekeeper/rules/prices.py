@@ -18,7 +18,7 @@ from gatekeeper.rules.rates import INT64_MAX
 PER_TOKENS = 1_000_000
 _SECONDS_PER_HOUR = Decimal(3_600)
 _ZERO = Decimal(0)
-_FRACTION = re.compile(r"[0-9]{1,19}(?:\.[0-9]{1,50})?")
+_FRACTION = re.compile(r"[0-9]{1,19}\.[0-9]{1,50}")
 # As the usage record: no call has more of anything.
 _COUNT_MAX = Decimal(10**18)
 

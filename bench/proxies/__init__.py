@@ -1,0 +1,1 @@
+"""Proxies to measure beside ours: each checks one header, rewrites headers, relays, and does nothing else."""
