@@ -84,6 +84,7 @@ def test_four_processes_share_one_cap_exactly(crew, store_url, with_store, make,
 def test_streams_of_four_processes_are_cut_exactly_at_the_cap(crew, with_store, make):
     with crew("extend", 5, 4) as processes:
         got = [int(word) for word in processes.said()]
+
     async def body(store):
         (quota,) = await store.counters([make.QUOTA])
         assert (quota.used, quota.held) == (0, 100 * make.MICRO)
