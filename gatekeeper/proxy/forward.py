@@ -178,13 +178,14 @@ async def _to_boundary(incoming: Incoming, source: _Source, pipe: _Pipe, cut: Cu
         async with asyncio.timeout(BOUNDARY_WAIT_S):
             while not _BLANK_LINE.search(pipe.last[-_BLANK_BYTES:] + b"!"):
                 chunk = await source.read()
-                reach -= len(chunk)
+                joined = pipe.last[-_BLANK_BYTES:] + chunk
+                found = _BLANK_LINE.search(joined)
+                end = len(chunk) if found is None else max(0, found.end() - (len(joined) - len(chunk)))
+                # Only what is sent counts: what was put back may be a large piece of which one event is needed.
+                reach -= end
                 if not chunk or reach < 0:
                     raise Aborted(str(cut)) from cut
-                joined = pipe.last[-_BLANK_BYTES:] + chunk
-                found = _BLANK_LINE.search(joined, 0)
-                end = len(chunk) if found is None else found.end() - (len(joined) - len(chunk))
-                await pipe.send(chunk[: max(end, 0)], chunk[: max(end, 0)])
+                await pipe.send(chunk[:end], chunk[:end])
                 if found is not None:
                     return
     except TimeoutError:

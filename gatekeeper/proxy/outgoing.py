@@ -35,6 +35,10 @@ CALL_ENTROPY_BYTES = 10
 _NAME = re.compile(rb"\{(\w+)\}")
 # Never forwarded from a client: keys, sessions, what we set ourselves, and what the next hop frames anew.
 _OURS = SECRET_HEADERS | {b"host", b"content-length", b"expect", b"x-user-id", b"x-agent-id", b"x-plan-id"}
+# Names and values of parameters that a redirect may repeat.
+_PLACES = frozenset({b"location", b"content-location"})
+# What is shorter stands in headers by chance, and is no secret: a local server's placeholder.
+_SECRET_BYTES_MIN = 8
 _FORWARDED = frozenset({b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"forwarded", b"x-real-ip"})
 
 
@@ -183,7 +187,45 @@ def response_headers(admitted: Admitted, headers: RawHeaders, *, keep_length: bo
         for name, value in headers
         if name.lower() not in dropped and not name.lower().startswith(b"x-gatekeeper-")
     ]
-    return sent + ours
+    upstream = admitted.call.gateway.upstreams.get(admitted.call.route.upstream)
+    return (sent if upstream is None else _without_secret(sent, upstream)) + ours
+
+
+def _without_secret(headers: RawHeaders, upstream: UpstreamConfig) -> RawHeaders:
+    """The upstream's key never comes back: out of a redirect its parameter is cut, and any other field that repeats the
+    key, as it is or percent-encoded, is dropped."""
+    auth = upstream.auth
+    secret = b"" if auth.secret is None else auth.secret.reveal().encode("latin-1", "replace")
+    if not secret:
+        return headers
+    found: RawHeaders = []
+    for name, value in headers:
+        place = name.lower() in _PLACES
+        if place and auth.kind is AuthKind.QUERY:
+            value = _without_key(value, auth.name.encode("latin-1"), secret)
+        long = len(secret) >= _SECRET_BYTES_MIN and name.lower() != b"content-length"
+        if not ((place or long) and _repeats(value, secret)):
+            found.append((name, value))
+    return found
+
+
+def _without_key(url: bytes, name: bytes, secret: bytes) -> bytes:
+    """The URL without the parameter of that name and value, in any spelling; the rest stays byte for byte."""
+    before, mark, fragment = url.partition(b"#")
+    path, asks, query = before.partition(b"?")
+    parts = query.split(b"&")
+    kept = [part for part in parts if tuple(unquote_to_bytes(half) for half in part.split(b"=", 1)) != (name, secret)]
+    if len(kept) == len(parts):
+        return url
+    return path + (asks + b"&".join(kept) if kept else b"") + mark + fragment
+
+
+def _repeats(value: bytes, secret: bytes) -> bool:
+    if secret in value:
+        return True
+    # Twice: a redirect to a login page carries the first URL encoded within its own.
+    once = unquote_to_bytes(value) if b"%" in value else value
+    return secret in once or (b"%" in once and secret in unquote_to_bytes(once))
 
 
 def limit_headers(stock: tuple[LimitState, ...], rates: tuple[LimitState, ...], now_ms: int) -> RawHeaders:

@@ -18,7 +18,7 @@ from gatekeeper.ports import Store
 from gatekeeper.rules.routing import Match, NoMethod
 from gatekeeper.web.admin import Admin
 from gatekeeper.web.answers import json_answer, refusal_answer
-from gatekeeper.web.calls import Calls, dialect_of
+from gatekeeper.web.calls import NEVER, Calls, dialect_of, no_method
 from gatekeeper.web.problems import internal
 from gatekeeper.web.usage import Usage
 
@@ -105,6 +105,8 @@ class _Unknown:
         request = Request(scope)
         match = scope.get("gatekeeper.match")
         methods = set(match.allowed) if isinstance(match, NoMethod) else _own_methods(request)
+        if request.method in NEVER:
+            raise no_method(request.method, frozenset(methods))
         if methods:
             allowed = ", ".join(sorted(methods))
             raise Refusal(Code.METHOD_NOT_ALLOWED, f"The route takes {allowed} only.", headers=(("Allow", allowed),))

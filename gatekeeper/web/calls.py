@@ -20,15 +20,34 @@ from gatekeeper.web.problems import internal, problem, problem_event
 
 log = logging.getLogger("gatekeeper.web")
 
+# An upload of which nothing has come for so long is not slow but stuck, and what it holds is missing to other calls;
+# proxies and servers commonly wait 30 to 60 s.
+BODY_WAIT_S = 30.0
+# TRACE shows whoever asks what the upstream was sent, its key included; CONNECT is for a proxy that tunnels.
+NEVER = frozenset({"TRACE", "CONNECT"})
+_USUAL = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
+
 
 class AsgiCaller:
     """The client's side of one call, over ASGI (implements ``proxy.call.Caller``)."""
 
-    __slots__ = ("_call_id", "_dialect", "_on_gone", "_receive", "_send", "_watcher", "body_read", "ended", "started")
+    __slots__ = (
+        "_body_wait_s", "_call_id", "_dialect", "_on_gone", "_receive", "_send", "_watcher",
+        "body_read", "ended", "stalled", "started",
+    )  # fmt: skip
 
     def __init__(
-        self, receive: Receive, send: Send, *, has_body: bool, dialect: Dialect = Dialect.OPENAI, call_id: str = ""
+        self,
+        receive: Receive,
+        send: Send,
+        *,
+        has_body: bool,
+        dialect: Dialect = Dialect.OPENAI,
+        call_id: str = "",
+        body_wait_s: float = BODY_WAIT_S,
     ) -> None:
+        self._body_wait_s = body_wait_s
+        self.stalled = False
         self._dialect = dialect
         self._call_id = call_id
         self._receive = receive
@@ -40,9 +59,14 @@ class AsgiCaller:
         self.ended = False
 
     async def body(self) -> AsyncGenerator[bytes, None]:
-        """The request body in pieces. Raises CallerGone."""
+        """The request body in pieces. Raises CallerGone, also (``stalled`` is set then) for one that does not come."""
         while not self.body_read:
-            message = await self._receive()
+            try:
+                async with asyncio.timeout(self._body_wait_s):
+                    message = await self._receive()
+            except TimeoutError:
+                self.stalled = True
+                raise CallerGone(f"nothing more of the request came for {self._body_wait_s:g} s") from None
             if message["type"] == "http.disconnect":
                 raise CallerGone("the client hung up before its request was complete")
             self.body_read = not message.get("more_body", False)
@@ -96,7 +120,10 @@ class AsgiCaller:
 class Calls:
     """The raw ASGI endpoint for configured routes."""
 
-    def __init__(self, proxy: Proxy, gateway: Callable[[], Gateway], clock: Clock) -> None:
+    def __init__(
+        self, proxy: Proxy, gateway: Callable[[], Gateway], clock: Clock, *, body_wait_s: float = BODY_WAIT_S
+    ) -> None:
+        self._body_wait_s = body_wait_s
         self._proxy = proxy
         self._gateway = gateway
         self._clock = clock
@@ -112,8 +139,16 @@ class Calls:
         """One call, from head to end. An abort returns without ending the body: the server closes the connection."""
         call = self._call(scope, match)
         has_body = call.header(b"transfer-encoding") is not None or call.header(b"content-length") not in (None, b"0")
-        caller = AsgiCaller(receive, send, has_body=has_body, dialect=call.route.dialect, call_id=call.id)
+        caller = AsgiCaller(
+            receive,
+            send,
+            has_body=has_body,
+            dialect=call.route.dialect,
+            call_id=call.id,
+            body_wait_s=self._body_wait_s,
+        )
         try:
+            _check_method(call)
             self._check_headers(call)
             await self._proxy.serve(call, caller)
         except Refusal as refusal:
@@ -125,6 +160,7 @@ class Calls:
             if not caller.started:
                 await _answer(caller, internal(call.id), call)
         except CallerGone as gone:
+            # Who has stalled is told below.
             log.info("call %s: %s", call.id, gone)
         except Exception:
             log.exception("call %s on %s failed", call.id, quoted(call.path))
@@ -132,6 +168,11 @@ class Calls:
                 await _answer(caller, internal(call.id), call)
         finally:
             caller.unwatch()
+        if caller.stalled and not caller.started:
+            wait_s = f"{self._body_wait_s:g} s"
+            await _answer(
+                caller, Refusal(Code.BAD_REQUEST, f"Nothing more of the request body came for {wait_s}."), call
+            )
 
     def _call(self, scope: Scope, match: Match[Route]) -> Call:
         # A copy: a server may go on to write trailers into its own list.
@@ -159,6 +200,17 @@ class Calls:
             raise Refusal(Code.HEADERS_TOO_LARGE, f"The request headers are larger than {bytes_max} bytes.")
 
 
+def _check_method(call: Call) -> None:
+    if call.method in NEVER:
+        raise no_method(call.method, call.route.methods or _USUAL)
+
+
+def no_method(method: str, allowed: frozenset[str]) -> Refusal:
+    """405 for what no route forwards (RFC 9110 9.3.8: TRACE must not disclose what is sensitive)."""
+    methods = ", ".join(sorted(allowed - NEVER))
+    return Refusal(Code.METHOD_NOT_ALLOWED, f"{method} is never forwarded.", headers=(("Allow", methods),))
+
+
 def _raw_path(scope: Scope) -> bytes:
     raw: bytes | None = scope.get("raw_path")
     return scope["path"].encode("utf-8") if raw is None else raw.partition(b"?")[0]
@@ -166,7 +218,7 @@ def _raw_path(scope: Scope) -> bytes:
 
 async def _answer(caller: AsgiCaller, refusal: Refusal, call: Call) -> None:
     status, headers, body = problem(refusal, call.route.dialect, call.id)
-    if not caller.body_read and call.header(b"expect") is not None:
+    if caller.stalled or (not caller.body_read and call.header(b"expect") is not None):
         # Whoever waits for the 100 may send its body now or not: only a new connection is clear (RFC 9110 10.1.1).
         headers.append((b"connection", b"close"))
     await caller.start(status, [*headers, (b"content-length", str(len(body)).encode("ascii"))])

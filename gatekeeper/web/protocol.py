@@ -22,6 +22,11 @@ HEAD_TIMEOUT_S = 60.0
 STALLED_TIMEOUT_S = 300.0
 # Clients that pipeline send a few; with more waiting the socket is not read until one is answered.
 PIPELINED_MAX = 8
+_NO_TUNNEL = Refusal(
+    Code.METHOD_NOT_ALLOWED,
+    "CONNECT is never forwarded.",
+    headers=(("Allow", "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"),),
+)
 
 
 class GatewayProtocol(HttpToolsProtocol):
@@ -35,6 +40,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._quiet_bytes = 0
         self._progress = False
         self._resumes = False
+        self._unfit: Refusal | None = None
         self._running: RequestResponseCycle | None = None
         self._late: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
@@ -61,7 +67,7 @@ class GatewayProtocol(HttpToolsProtocol):
         try:
             self._feed(data)
         except httptools.HttpParserError:
-            self.send_400_response("The request is not valid HTTP.")
+            self._refuse(self._unfit or self._unread())
         if self.transport.is_closing():
             return
         if self._progress or not (self._in_head or self._reads_body()):
@@ -127,6 +133,13 @@ class GatewayProtocol(HttpToolsProtocol):
         self._in_head = False
         self._progress = True
         self._stop_clock()
+        if self.parser.get_method() == b"CONNECT":
+            self._unfit = _NO_TUNNEL
+        elif _is_coded(self.headers):
+            self._unfit = Refusal(Code.BAD_REQUEST, "The only transfer coding that is understood is chunked.")
+        if self._unfit is not None:
+            # Stops the parser.
+            raise ValueError(self._unfit)
         super().on_headers_complete()
         # uvicorn stops to read behind a pipelined request, and would not see the client hang up.
         if self.pipeline and len(self.pipeline) < PIPELINED_MAX:
@@ -147,6 +160,12 @@ class GatewayProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """The answer to what is not HTTP, as JSON; between the chunks of another answer only the abort is honest."""
         self._refuse(Refusal(Code.BAD_REQUEST, msg))
+
+    def _unread(self) -> Refusal:
+        """Why the parser stopped: not even a target of CONNECT is one of ours."""
+        if self._in_head and self.parser.get_method() == b"CONNECT":
+            return _NO_TUNNEL
+        return Refusal(Code.BAD_REQUEST, "The request is not valid HTTP.")
 
     def _refuse(self, refusal: Refusal) -> None:
         running = self._running
@@ -171,6 +190,15 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._late is not None:
             self._late.cancel()
             self._late = None
+
+
+def _is_coded(headers: list[tuple[bytes, bytes]]) -> bool:
+    """Whether a body is in a transfer coding that is not undone here: passed on without its name it would be another
+    body (RFC 9112 6.1)."""
+    lines = [value for name, value in headers if name == b"transfer-encoding"]
+    return bool(lines) and [item for part in b",".join(lines).split(b",") if (item := part.strip().lower())] != [
+        b"chunked"
+    ]
 
 
 def bounded(head_bytes_max: int) -> type[GatewayProtocol]:
