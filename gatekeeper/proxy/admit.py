@@ -3,42 +3,29 @@
 The rule: rules decide, the ledger holds; nothing here reads a counter, compares and writes.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-import orjson
-
-from gatekeeper.config.gateway import Dialect, HoldKind, InjectUsage, Route, Unpriced
+from gatekeeper.config.gateway import Dialect, InjectUsage, Unpriced
 from gatekeeper.errors import Code, Fault, Refusal
-from gatekeeper.meters import RequestView
-from gatekeeper.money import amount_text, units_to_micro
 from gatekeeper.ports import Holder, HoldOrder, Ledger
 from gatekeeper.proxy import access
-from gatekeeper.proxy.call import Admitted, Call, Caller, CallerGone
+from gatekeeper.proxy.bodies import Body, read_body
+from gatekeeper.proxy.bounds import call_bounds, extends
+from gatekeeper.proxy.call import Admitted, Call, Caller
 from gatekeeper.proxy.costs import Costs
-from gatekeeper.rules.limits import DOLLARS, Denied, Granted, Mode, Reason
-from gatekeeper.rules.lines import Bounds, Charge, Subject, Take, counts_dollars, rate_lines, stock_lines, token_bounds
+from gatekeeper.proxy.denials import refusal_of
+from gatekeeper.rules.limits import Denied, Granted, Mode
+from gatekeeper.rules.lines import Bounds, Subject, counts_dollars, rate_lines, stock_lines
 from gatekeeper.rules.plans import Plan
-from gatekeeper.rules.prices import TokenPrice, bound
-from gatekeeper.rules.requests import TOKENS_MAX, Ask, other_case, read_ask, twin, with_output_bound
+from gatekeeper.rules.prices import TokenPrice
+from gatekeeper.rules.requests import Ask, other_case, read_ask, twin, with_output_bound
 from gatekeeper.rules.routing import rewritten
 from gatekeeper.rules.splicing import with_field
 from gatekeeper.rules.windows import admitted_month
 
 # No provider's model has a longer name; it is stored with every call.
 _MODEL_LETTERS_MAX = 256
-# What parsers skip before a JSON text; some also a byte order mark.
-_BLANKS = b" \t\r\n\xef\xbb\xbf"
-
-
-@dataclass(frozen=True, slots=True)
-class _Body:
-    whole: bytes | None
-    pieces: AsyncIterator[bytes] | None
-    content_length: int | None
-    parsed: Mapping[str, Any] | None
 
 
 class Admission:
@@ -61,7 +48,7 @@ class Admission:
         holder = await self._who(call)
         plan = _plan(call, holder)
         user_id, agent_id = access.subjects(holder, call.credentials)
-        body = await _read_body(call, caller)
+        body = await read_body(call, caller)
         route = call.route
         # As the upstream gets it: what a client calls an URL says nothing of what answers there.
         path = rewritten(route.rewrite, route.pattern, call.path, call.names).decode("latin-1")
@@ -83,7 +70,7 @@ class Admission:
         price = self._costs.price(call, ask.model) if metered else None
         if metered and price is None:
             _check_priced(call, plan, subject)
-        bounds = _bounds(call, holder, plan, ask, body, price) if metered else Bounds()
+        bounds = call_bounds(call, holder, plan, ask, body, price) if metered else Bounds()
         if metered:
             _check_deciding_names(call, holder, plan, body)
             _check_background(ask)
@@ -139,72 +126,7 @@ def _plan(call: Call, holder: Holder) -> Plan:
     return plan
 
 
-async def _read_body(call: Call, caller: Caller) -> _Body:
-    """JSON is read whole (model and bounds stand in it), anything else streams through, bounded all the same."""
-    bytes_max = call.route.request_bytes_max
-    stated = call.header(b"content-length")
-    length = int(stated) if stated is not None and stated.isdigit() else None
-    chunked = call.header(b"transfer-encoding") is not None
-    if length is not None and length > bytes_max:
-        raise _too_large(bytes_max)
-    if not length and not chunked:
-        return _Body(b"", None, None, None)
-    metered = not call.route.free and call.method in call.route.meter_methods
-    arriving = _bounded(caller.body(), bytes_max)
-    content_type = (call.header(b"content-type") or b"").decode("latin-1").lower()
-    encoding = (call.header(b"content-encoding") or b"").strip().lower()
-    if encoding not in (b"", b"identity") and metered:
-        await arriving.aclose()
-        raise Refusal(Code.BAD_REQUEST, "The request body is encoded, so it cannot be read.", hint="send it as it is")
-    # What calls itself JSON, or text, or nothing at all, must be JSON.
-    strict = "json" in content_type or not content_type or content_type.startswith("text/plain")
-    if not strict:
-        # Uploads go up as they come. But a server that does not look at the type reads JSON whatever it is called.
-        first = await _begun(arriving)
-        arriving = _again(first, arriving)
-        strict = first.lstrip(_BLANKS).startswith(b"{")
-        if not strict:
-            return _Body(None, arriving, length, None)
-    pieces: list[bytes] = []
-    async with aclosing(arriving):
-        async for piece in arriving:
-            pieces.append(piece)
-    whole = b"".join(pieces)
-    if length is not None and len(whole) != length:
-        raise CallerGone("the request body is shorter than its Content-Length")
-    if not whole or not metered:
-        return _Body(whole, None, None, _parse(whole, strict=False) if whole else None)
-    return _Body(whole, None, None, _parse(whole, strict=strict))
-
-
-async def _begun(arriving: AsyncGenerator[bytes, None]) -> bytes:
-    """The body as far as its first byte that is no blank."""
-    first = b""
-    while not first.lstrip(_BLANKS) and (piece := await anext(arriving, b"")):
-        first += piece
-    return first
-
-
-async def _again(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
-    """A body from its start, of which the first piece was looked at."""
-    async with aclosing(rest):
-        if first:
-            yield first
-        async for piece in rest:
-            yield piece
-
-
-async def _bounded(pieces: AsyncGenerator[bytes, None], bytes_max: int) -> AsyncGenerator[bytes, None]:
-    size = 0
-    async with aclosing(pieces):
-        async for piece in pieces:
-            size += len(piece)
-            if size > bytes_max:
-                raise _too_large(bytes_max)
-            yield piece
-
-
-def _check_deciding_names(call: Call, holder: Holder, plan: Plan, body: _Body) -> None:
+def _check_deciding_names(call: Call, holder: Holder, plan: Plan, body: Body) -> None:
     """Twins, and names in another case, are read differently by different servers: where a scope or a limit depends on
     which one counts, the request must be plain."""
     parsed = body.parsed
@@ -234,69 +156,6 @@ def _check_model_name(model: str | None, *, from_path: bool) -> None:
         raise Refusal(Code.BAD_REQUEST, f"model must be a printable name of at most {_MODEL_LETTERS_MAX} letters.")
 
 
-def _too_large(bytes_max: int) -> Refusal:
-    return Refusal(Code.BODY_TOO_LARGE, f"The request body is larger than the {bytes_max} bytes that the route allows.")
-
-
-def _parse(body: bytes, *, strict: bool) -> Mapping[str, Any] | None:
-    """The JSON object; None for anything else, which is a Refusal where the body must be one."""
-    try:
-        parsed = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        if not strict:
-            return None
-        raise Refusal(Code.BAD_REQUEST, f"The request body is not valid JSON: {error}.") from error
-    if not isinstance(parsed, dict):
-        if not strict:
-            return None
-        raise Refusal(Code.BAD_REQUEST, "The request body must be a JSON object.")
-    return parsed
-
-
-def request_view(
-    call: Call,
-    holder: Holder,
-    ask: Ask,
-    body: bytes | None,
-    user_id: str | None,
-    agent_id: str | None,
-    request_bytes: int,
-) -> RequestView:
-    """What an expression may see of the request. Headers that can carry a key or a session are left out."""
-    return RequestView(
-        method=call.method,
-        path=call.path.decode("latin-1"),
-        query=call.credentials.query.decode("latin-1"),
-        headers={
-            name.decode("latin-1").lower(): value.decode("latin-1")
-            for name, value in call.headers
-            if name.lower() not in SECRET_HEADERS
-        },
-        body=body,
-        request_bytes=request_bytes,
-        model=ask.model,
-        customer_id=holder.customer.id,
-        user_id=user_id,
-        agent_id=agent_id,
-        plan_id=holder.customer.plan_id,
-        key_id=holder.key.id or None,
-        started_at_ms=call.started_ms,
-    )
-
-
-SECRET_HEADERS = frozenset(
-    {
-        b"authorization",
-        b"proxy-authorization",
-        b"x-api-key",
-        b"x-goog-api-key",
-        b"api-key",
-        b"x-admin-key",
-        b"cookie",
-    }
-)
-
-
 def _check_priced(call: Call, plan: Plan, subject: Subject) -> None:
     """A model without a price must not run past a limit in dollars as if it cost nothing."""
     gateway = call.gateway
@@ -308,79 +167,12 @@ def _check_priced(call: Call, plan: Plan, subject: Subject) -> None:
         )
 
 
-def _bounds(call: Call, holder: Holder, plan: Plan, ask: Ask, body: _Body, price: TokenPrice | None) -> Bounds:
-    found = _unit_bounds(call, holder, plan, ask, body)
-    if price is None:
-        return found
-    route = call.route
-    # Dollars follow the tokens of the request itself, also where an estimate says something else of the units.
-    input_bound = ask.input_bound(route.input_tokens_max) if body.parsed is not None else _upload_bound(route, body)
-    dearest = bound(price, input_bound)
-    rate_output = min(found.output_tokens, route.rate_output_estimate)
-    usual = ask.input_usual * dearest.input_nano + rate_output * dearest.output_nano + dearest.request_nano
-    return replace(
-        found,
-        dollars=Take(input_bound * dearest.input_nano + dearest.request_nano, dearest.output_nano),
-        rate_dollars=Charge(usual, ask.input_least * dearest.input_nano),
-    )
-
-
-def _unit_bounds(call: Call, holder: Holder, plan: Plan, ask: Ask, body: _Body) -> Bounds:
-    route = call.route
-    if route.estimate is not None:
-        size = len(body.whole) if body.whole is not None else body.content_length or 0
-        reading = route.estimate.evaluate_request(request_view(call, holder, ask, body.whole, None, None, size))
-        if reading.units is not None:
-            micro = units_to_micro(reading.units)
-            return Bounds(units=Take(micro, 0), rate_units=Charge(micro, 0))
-    if body.parsed is None:
-        # A body that is not JSON (an upload) has no bound in tokens but the route's own, or its bytes.
-        output, fixed = route.output_tokens_max, _upload_bound(route, body)
-        return token_bounds(fixed, fixed, 0, output, output, min(output, route.rate_output_estimate))
-    wanted = 0
-    if ask.makes_output:
-        wanted = (
-            ask.output_tokens
-            if ask.output_tokens is not None
-            else min(route.output_tokens_max * ask.choices, TOKENS_MAX)
-        )
-    # One token for each choice is the least that an upstream accepts.
-    least = min(ask.choices, wanted)
-    if extends(route, ask):
-        # A stream begins with a slice and is extended while it runs; when that is refused it is cut.
-        wanted = min(wanted, route.hold_slice_tokens)
-        least = min(least, wanted)
-    elif not (plan.clamp_output and ask.output_path is not None):
-        least = wanted
-    return token_bounds(
-        ask.input_bound(route.input_tokens_max),
-        ask.input_usual,
-        ask.input_least,
-        wanted,
-        least,
-        min(wanted, route.rate_output_estimate),
-    )
-
-
-def _upload_bound(route: Route, body: _Body) -> int:
-    if route.input_tokens_max is not None:
-        return route.input_tokens_max
-    if body.whole is not None:
-        return len(body.whole)
-    return body.content_length if body.content_length is not None else route.request_bytes_max
-
-
-def extends(route: Route, ask: Ask) -> bool:
-    """Whether the hold of such a call grows with its output: a stream of tokens on a route that says so."""
-    return ask.streamed and ask.makes_output and route.hold is HoldKind.INCREMENTAL and route.estimate is None
-
-
 def _admitted(
     call: Call,
     holder: Holder,
     plan: Plan,
     ask: Ask,
-    body: _Body,
+    body: Body,
     order: HoldOrder,
     granted: Granted,
     who: tuple[str | None, str | None],
@@ -443,41 +235,4 @@ def _injects_usage(call: Call, ask: Ask, parsed: Mapping[str, Any]) -> bool:
         and not ask.wants_usage
         and rewritten(route.rewrite, route.pattern, call.path, call.names).endswith(b"/completions")
         and ("messages" in parsed or "prompt" in parsed)
-    )
-
-
-_CODES = {
-    Reason.USED: Code.QUOTA_EXCEEDED,
-    Reason.HELD: Code.LIMIT_HELD,
-    Reason.EXCEEDS_LIMIT: Code.EXCEEDS_LIMIT,
-    Reason.RATE: Code.RATE_LIMITED,
-    Reason.EXCEEDS_RATE: Code.EXCEEDS_RATE,
-}
-
-
-def refusal_of(denied: Denied) -> Refusal:
-    """The Refusal that tells a caller why the ledger said no: which limit, what remains, when it resets."""
-    limit, code = denied.limit, _CODES[denied.reason]
-    if code is Code.QUOTA_EXCEEDED and limit.dimension == DOLLARS:
-        code = Code.BUDGET_EXCEEDED
-
-    def shown(amount: int) -> str:
-        return amount_text(limit.dimension, amount)
-
-    figures = f"limit {limit.name}: {shown(limit.cap or 0)} {limit.dimension} per {limit.window}"
-    left = f"{shown(limit.used)} used, {shown(limit.held)} held, {shown(limit.remaining or 0)} remaining"
-    missing = f"; {shown(denied.shortfall)} short" if denied.reason is Reason.EXCEEDS_LIMIT else ""
-    hint = {
-        Code.QUOTA_EXCEEDED: "a larger plan, or the next period, opens it again",
-        Code.BUDGET_EXCEEDED: "a larger budget, or the next window, opens it again",
-        Code.EXCEEDS_LIMIT: "ask for less output (max_tokens) or send a shorter input",
-        Code.EXCEEDS_RATE: "send a shorter input",
-    }.get(code)
-    sentence = Refusal(code).public.rstrip(".")
-    return Refusal(
-        code,
-        f"{sentence} ({figures}; {left}{missing}).",
-        hint=hint,
-        limit=limit,
-        retry_after_s=denied.retry_after_s,
     )

@@ -6,8 +6,8 @@ import asyncio
 from gatekeeper.clock import Clock
 from gatekeeper.errors import Code, Fault, GatekeeperError, Refusal
 from gatekeeper.ports import Extension, Ledger
-from gatekeeper.proxy.admit import refusal_of
 from gatekeeper.proxy.call import Admitted, Interrupt
+from gatekeeper.proxy.denials import refusal_of
 from gatekeeper.proxy.observe import OUTPUT_BYTES_PER_TOKEN, Observation
 from gatekeeper.rules.limits import Denied, Granted
 

@@ -13,9 +13,9 @@ from gatekeeper.config.gateway import Unmeasured
 from gatekeeper.meters import Mark, Metering, Outcome, Prices, Reading, compile_meter
 from gatekeeper.money import plain, units_to_micro
 from gatekeeper.ports import Progress, RawHeaders, UsageRecord
-from gatekeeper.proxy.admit import request_view
 from gatekeeper.proxy.call import Admitted, Facts
 from gatekeeper.proxy.outgoing import quoted
+from gatekeeper.proxy.views import request_view
 from gatekeeper.rules.prices import cost_nano
 
 log = logging.getLogger("gatekeeper.proxy")

@@ -13,8 +13,8 @@ from gatekeeper.config.gateway import AuthKind, Route, UpstreamConfig, Variable
 from gatekeeper.errors import LimitState
 from gatekeeper.money import amount_text, dollars_text
 from gatekeeper.ports import Outgoing, RawHeaders
-from gatekeeper.proxy.admit import SECRET_HEADERS
 from gatekeeper.proxy.call import Admitted
+from gatekeeper.proxy.views import SECRET_HEADERS
 from gatekeeper.rules.limits import DOLLARS
 from gatekeeper.rules.routing import PatternKind
 

@@ -1,0 +1,81 @@
+"""What one call may take at most, from its ask, its route and its plan: the figures that it holds."""
+
+from dataclasses import replace
+
+from gatekeeper.config.gateway import HoldKind, Route
+from gatekeeper.money import units_to_micro
+from gatekeeper.ports import Holder
+from gatekeeper.proxy.bodies import Body
+from gatekeeper.proxy.call import Call
+from gatekeeper.proxy.views import request_view
+from gatekeeper.rules.lines import Bounds, Charge, Take, token_bounds
+from gatekeeper.rules.plans import Plan
+from gatekeeper.rules.prices import TokenPrice, bound
+from gatekeeper.rules.requests import TOKENS_MAX, Ask
+
+
+def call_bounds(call: Call, holder: Holder, plan: Plan, ask: Ask, body: Body, price: TokenPrice | None) -> Bounds:
+    found = _unit_bounds(call, holder, plan, ask, body)
+    if price is None:
+        return found
+    route = call.route
+    # Dollars follow the tokens of the request itself, also where an estimate says something else of the units.
+    input_bound = ask.input_bound(route.input_tokens_max) if body.parsed is not None else _upload_bound(route, body)
+    dearest = bound(price, input_bound)
+    rate_output = min(found.output_tokens, route.rate_output_estimate)
+    usual = ask.input_usual * dearest.input_nano + rate_output * dearest.output_nano + dearest.request_nano
+    return replace(
+        found,
+        dollars=Take(input_bound * dearest.input_nano + dearest.request_nano, dearest.output_nano),
+        rate_dollars=Charge(usual, ask.input_least * dearest.input_nano),
+    )
+
+
+def _unit_bounds(call: Call, holder: Holder, plan: Plan, ask: Ask, body: Body) -> Bounds:
+    route = call.route
+    if route.estimate is not None:
+        size = len(body.whole) if body.whole is not None else body.content_length or 0
+        reading = route.estimate.evaluate_request(request_view(call, holder, ask, body.whole, None, None, size))
+        if reading.units is not None:
+            micro = units_to_micro(reading.units)
+            return Bounds(units=Take(micro, 0), rate_units=Charge(micro, 0))
+    if body.parsed is None:
+        # A body that is not JSON (an upload) has no bound in tokens but the route's own, or its bytes.
+        output, fixed = route.output_tokens_max, _upload_bound(route, body)
+        return token_bounds(fixed, fixed, 0, output, output, min(output, route.rate_output_estimate))
+    wanted = 0
+    if ask.makes_output:
+        wanted = (
+            ask.output_tokens
+            if ask.output_tokens is not None
+            else min(route.output_tokens_max * ask.choices, TOKENS_MAX)
+        )
+    # One token for each choice is the least that an upstream accepts.
+    least = min(ask.choices, wanted)
+    if extends(route, ask):
+        # A stream begins with a slice and is extended while it runs; when that is refused it is cut.
+        wanted = min(wanted, route.hold_slice_tokens)
+        least = min(least, wanted)
+    elif not (plan.clamp_output and ask.output_path is not None):
+        least = wanted
+    return token_bounds(
+        ask.input_bound(route.input_tokens_max),
+        ask.input_usual,
+        ask.input_least,
+        wanted,
+        least,
+        min(wanted, route.rate_output_estimate),
+    )
+
+
+def _upload_bound(route: Route, body: Body) -> int:
+    if route.input_tokens_max is not None:
+        return route.input_tokens_max
+    if body.whole is not None:
+        return len(body.whole)
+    return body.content_length if body.content_length is not None else route.request_bytes_max
+
+
+def extends(route: Route, ask: Ask) -> bool:
+    """Whether the hold of such a call grows with its output: a stream of tokens on a route that says so."""
+    return ask.streamed and ask.makes_output and route.hold is HoldKind.INCREMENTAL and route.estimate is None
