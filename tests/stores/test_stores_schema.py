@@ -47,7 +47,9 @@ def test_the_schema_is_what_all_migrations_make_on_sqlite(tmp_path, sql):
             await _built(await SqliteDatabase.open(path), how)
 
         asyncio.run(build())
-        shapes.append(sql(f"sqlite:///{path}", SQLITE_SHAPE))
+        # A column that was added stands in the same place, on a line that is not its own.
+        rows = sql(f"sqlite:///{path}", SQLITE_SHAPE)
+        shapes.append([(*names, None if text is None else " ".join(text.split())) for *names, text in rows])
     assert shapes[0] == shapes[1]
     assert len(shapes[0]) > 15
 
