@@ -9,7 +9,6 @@ import os
 import sys
 from collections.abc import Sequence
 
-from gatekeeper import __version__
 from gatekeeper.cli import (
     accounts,
     check,
@@ -29,6 +28,7 @@ from gatekeeper.cli import (
 from gatekeeper.cli.output import Unusable, complain, complain_with_hint, rendered
 from gatekeeper.diagnostics import Mistakes
 from gatekeeper.errors import Code, Fault, FaultKind, Refusal
+from gatekeeper.version import __version__
 
 COMMANDS = (
     serve,

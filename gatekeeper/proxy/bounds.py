@@ -15,6 +15,7 @@ from gatekeeper.rules.requests import TOKENS_MAX, Ask
 
 
 def call_bounds(call: Call, holder: Holder, plan: Plan, ask: Ask, body: Body, price: TokenPrice | None) -> Bounds:
+    """What the call may take of each dimension, and what its rates are charged at admission."""
     found = _unit_bounds(call, holder, plan, ask, body)
     if price is None:
         return found

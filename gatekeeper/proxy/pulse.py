@@ -6,20 +6,36 @@ The rule: a call whose hold is gone stops; its real usage is still recorded, by 
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Protocol
 
 from gatekeeper.clock import Clock
 from gatekeeper.config.gateway import Gateway
 from gatekeeper.errors import Fault
-from gatekeeper.ports import Ledger
+from gatekeeper.ports import Ledger, Progress
 from gatekeeper.proxy.access import Directory
 from gatekeeper.proxy.call import Interrupt
-from gatekeeper.proxy.observe import Observation
 from gatekeeper.proxy.settle import Settler
 
 # One transaction's worth of calls that lost their process.
 RECOVERED_AT_ONCE = 100
 
 log = logging.getLogger("gatekeeper.pulse")
+
+
+class Alive(Protocol):
+    """A call in flight."""
+
+    def progress(self) -> Progress:
+        """What would be charged if it died now."""
+        ...
+
+
+class Stoppable(Protocol):
+    """Whoever makes the call."""
+
+    def fire(self, reason: str) -> None:
+        """Stop it."""
+        ...
 
 
 class Pulse:
@@ -38,9 +54,9 @@ class Pulse:
         self._directory = directory
         self._gateway = gateway
         self._clock = clock
-        self._open: dict[str, tuple[Observation, Interrupt]] = {}
+        self._open: dict[str, tuple[Alive, Stoppable]] = {}
 
-    def add(self, call_id: str, observation: Observation, interrupt: Interrupt) -> None:
+    def add(self, call_id: str, observation: Alive, interrupt: Stoppable) -> None:
         """From now on the call's hold is kept alive."""
         self._open[call_id] = (observation, interrupt)
 

@@ -12,10 +12,10 @@ from starlette.routing import BaseRoute, Route
 from starlette.routing import Match as Found
 from starlette.types import Receive, Scope, Send
 
-from gatekeeper import __version__
 from gatekeeper.errors import Code, Fault, Refusal
 from gatekeeper.ports import Store
 from gatekeeper.rules.routing import Match, NoMethod
+from gatekeeper.version import __version__
 from gatekeeper.web.admin import Admin
 from gatekeeper.web.answers import json_answer, refusal_answer
 from gatekeeper.web.calls import NEVER, Calls, dialect_of, no_method
