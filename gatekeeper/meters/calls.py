@@ -11,6 +11,7 @@ from gatekeeper.meters.paths import parsed_path
 from gatekeeper.meters.scope import Binder, Facts, Scope
 
 _COMPARES = frozenset({"max", "min"})
+_BY_LINE = frozenset({"lines", "linesNonEmpty"})
 _ELSEWHERE = {
     "length": "len", "size": "len", "average": "avg", "mean": "avg", "some": "any", "every": "all", "one": "any",
     "reduce": "sum", "parse": "json", "parseJson": "json", "fromJSON": "json", "toJSON": "jsonEncode",
@@ -34,6 +35,7 @@ class Calls:
         def wrong(self, where: tree.Node | Span, message: str, hint: str | None = None) -> Type: ...
         def warn(self, where: tree.Node | Span, message: str, hint: str | None = None) -> None: ...
         def no_body(self, node: tree.Node) -> Type: ...
+        def no_bytes(self, node: tree.Node) -> Type: ...
         def new_name(self, name: str, where: tree.Node | Span, scope: Scope) -> None: ...
         def branches(self, left: Type, right: Type, where: tree.Node) -> Type: ...
 
@@ -126,6 +128,8 @@ class Calls:
         if found.kind is Kind.STREAM and node.name == "len":
             return self._ended(node, NUMBER)
         if found.kind is Kind.BODY and node.name in ("len", "sha256", "json", "jsonDecode"):
+            if self.rules.by_event:
+                return self.no_bytes(node)
             return self._ended(node, {"len": NUMBER, "sha256": TEXT}.get(node.name, ANY))
         return None
 
@@ -139,6 +143,8 @@ class Calls:
         argument = node.arguments[0]
         if isinstance(argument, tree.Lambda) or self.check(argument, scope).kind is not Kind.BODY:
             return self.wrong(argument, f"{node.name}() reads allData", f"{node.name}(allData)")
+        if self.rules.by_event and node.name in _BY_LINE:
+            return self.no_bytes(node)
         if function.gives.kind is not Kind.STREAM:
             self.facts.phases[id(node)] = Phase.FINISH
         return function.gives

@@ -93,6 +93,14 @@ class Checker(Calls, Operators):
             "or set buffer_bytes_max on the route",
         )
 
+    def no_bytes(self, node: tree.Node) -> Type:
+        """A mistake: between two events nothing is known of the body's bytes and lines."""
+        return self.wrong(
+            node,
+            f"this cannot be read in '{self.context}': it has a value after each event, and reads whole events only",
+            "sum(events, len(.data)), last(events, .json.n), count(events), usage().output",
+        )
+
     def check(self, node: tree.Node, scope: Scope) -> Type:
         """Checks any part, once; its type may be a stream."""
         facts, key = self.facts, id(node)

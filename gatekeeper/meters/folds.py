@@ -7,7 +7,17 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Protocol
 
-from gatekeeper.meters.values import Unmeasurable, add, divide, kind, number, too_large
+from gatekeeper.meters.values import (
+    HELD_BYTES_MAX,
+    HELD_KEYS_MAX,
+    Unmeasurable,
+    add,
+    divide,
+    kind,
+    number,
+    too_large,
+    weight,
+)
 
 # How far a value may be believed: read from the answer; from a fallback; estimated; a test met a null.
 READ, FELL_BACK, GUESSED, SAW_NULL = 1, 2, 4, 8
@@ -25,9 +35,25 @@ class Fold(Protocol):
         """The next item, or the function of it. Raises Unmeasurable."""
         ...
 
+    def add_count(self, value: int) -> None:
+        """The same for a count that was read: a small number, which takes no room."""
+        ...
+
     def result(self) -> Marked:
         """What it comes to so far. Raises Unmeasurable."""
         ...
+
+
+class _Counted:
+    """A fold for which a count is an item like any other."""
+
+    __slots__ = ()
+
+    def add(self, value: Any, marks: int) -> None:
+        raise NotImplementedError
+
+    def add_count(self, value: int) -> None:
+        self.add(value, READ)
 
 
 class _Failed:
@@ -37,6 +63,17 @@ class _Failed:
 
     def __init__(self, why: str) -> None:
         self.why = why
+
+
+class _Heavy:
+    """A value that takes part of what one slot may hold."""
+
+    __slots__ = ("keys", "size", "value")
+
+    def __init__(self, value: Any, size: int, keys: int) -> None:
+        self.value = value
+        self.size = size
+        self.keys = keys
 
 
 def _kept(value: Any) -> Any:
@@ -63,6 +100,9 @@ class Last:
         if value is not None:
             self._held = (_kept(value) if self._bounded else value), marks
 
+    def add_count(self, value: int) -> None:
+        self._held = value, READ
+
     def result(self) -> Marked:
         return _given(self._held)
 
@@ -77,8 +117,11 @@ class First(Last):
             super().add(value, marks)
             self.done = True
 
+    def add_count(self, value: int) -> None:
+        self.add(value, READ)
 
-class At:
+
+class At(_Counted):
     """The item number ``place`` from the front, null or not."""
 
     __slots__ = ("_held", "_left", "done")
@@ -108,7 +151,8 @@ class At:
 
 
 class AtBack:
-    """The item number ``place`` from the back (1 is the last), null or not: a ring of that many."""
+    """The item number ``place`` from the back (1 is the last), null or not: a ring of that many. All of them together
+    have the room of one slot; one that does not fit in is an error, if it is the one that is asked for."""
 
     __slots__ = ("_place", "_ring", "done")
 
@@ -130,18 +174,42 @@ class AtBack:
         if len(ring) > self._place:
             del ring[0]
 
+    def put_many(self, marked: Marked, count: int) -> None:
+        """The same item, which is known to be small, so many times."""
+        for _ in range(min(count, self._place)):
+            self.put(marked)
+
     def add(self, value: Any, marks: int) -> None:
-        self.put((_kept(value) if value is not None else None, marks))
+        own = weight(value)
+        self.put((value if own == (0, 0) else self._weighed(value, own), marks))
+
+    def _weighed(self, value: Any, own: tuple[int, int] | None) -> Any:
+        if own is None:
+            return _Failed(_LARGE)
+        size, keys = own
+        # Without the item that makes room.
+        for held, _ in self._ring[1:] if len(self._ring) == self._place else self._ring:
+            if type(held) is _Heavy:
+                size += held.size
+                keys += held.keys
+        full = size > HELD_BYTES_MAX or keys > HELD_KEYS_MAX
+        return _Failed(_LARGE) if full else _Heavy(value, *own)
+
+    def add_count(self, value: int) -> None:
+        self.put((value, READ))
 
     def fail(self, why: str) -> None:
         """The item could not be read."""
         self.put((_Failed(why), 0))
 
     def result(self) -> Marked:
-        return NOTHING if self.empty else _given(self._ring[0])
+        if self.empty:
+            return NOTHING
+        value, marks = self._ring[0]
+        return (value.value, marks) if type(value) is _Heavy else _given((value, marks))
 
 
-class Sum:
+class Sum(_Counted):
     """The exact sum of what is not null; null for nothing."""
 
     __slots__ = ("_count", "_marks", "_total", "done")
@@ -171,7 +239,7 @@ class Avg(Sum):
         return (divide(self._total, self._count), self._marks) if self._count else NOTHING
 
 
-class Max:
+class Max(_Counted):
     """The largest number; the marks are the winner's."""
 
     __slots__ = ("_held", "done")
@@ -206,7 +274,7 @@ class Min(Max):
         return challenger < holder
 
 
-class Count:
+class Count(_Counted):
     """How many items there are: each ``add`` of something true counts."""
 
     __slots__ = ("_count", "_marks", "done")
@@ -225,7 +293,7 @@ class Count:
         return self._count, self._marks
 
 
-class AnyOf:
+class AnyOf(_Counted):
     """Whether one item passes."""
 
     __slots__ = ("_marks", "_value", "done")
@@ -255,7 +323,7 @@ class AllOf(AnyOf):
     stops_at = False
 
 
-class Merge:
+class Merge(_Counted):
     """Shallow maps, overwritten field by field; null never overwrites."""
 
     __slots__ = ("_bounded", "_held", "_marks", "done")

@@ -14,8 +14,9 @@ from gatekeeper.meters.check import Checker
 from gatekeeper.meters.evidence import plain_json
 from gatekeeper.meters.folds import FELL_BACK, GUESSED, READ, Marked, holds
 from gatekeeper.meters.lower import TooManyClosures, lowered
+from gatekeeper.meters.mending import mended
 from gatekeeper.meters.names import Context
-from gatekeeper.meters.parse import parse
+from gatekeeper.meters.parse import parse_most
 from gatekeeper.meters.printing import printed
 from gatekeeper.meters.reading import Mark, Outcome, Reading
 from gatekeeper.meters.run import Code, Prices, RequestView, Run, Tokenizer
@@ -25,13 +26,17 @@ from gatekeeper.meters.tree import Name, Node
 from gatekeeper.meters.values import EXACT, Unmeasurable, number
 from gatekeeper.meters.warnings import warnings_of
 
-# A call of more units than this is a provider's mistake or ours.
+# A call of more units than this is a provider's mistake or ours; so is one of more dollars, which are stored as
+# nano-dollars in 64 bits.
 UNITS_MAX = Decimal(10**12)
+DOLLARS_MAX = Decimal(10**9)
 MICRO = Decimal("0.000001")
 HASH_LETTERS = 16
 _ERRED = "$upstream_error"
 _SKIPPED = "$skipped"
 _LOST = "$lost"
+# So many slips of the pen are told at once; whoever makes more reads the grammar first.
+_MENDS_MAX = 8
 _READS_BODY = frozenset({"request", "requestBody"})
 
 
@@ -114,7 +119,7 @@ class Meter:
             if value["total"] is None:
                 return Reading(None, Mark.NONE, None, shown, run.evidence)
             value = value["total"]
-        units_found = _units(value)
+        units_found = _dollars(value) if self.context is Context.COST else _units(value)
         if run.fallbacks_are_zero and not marks & READ:
             # A flat price is a fallback too once the provider has failed.
             return Reading(Decimal(0), Mark.DEFAULT, str(Outcome.UPSTREAM_ERROR), shown, run.evidence)
@@ -183,6 +188,16 @@ def _units(value: object) -> Decimal:
     return made.quantize(Decimal(1), context=EXACT) if made == made.to_integral_value() else made
 
 
+def _dollars(value: object) -> Decimal:
+    """Exact: money is rounded once, where it becomes nano-dollars."""
+    dollars = number(value)
+    if dollars < 0:
+        raise Unmeasurable("the result is negative")
+    if dollars > DOLLARS_MAX:
+        raise Unmeasurable("the result is more than 10^9 dollars")
+    return dollars
+
+
 def lost(why: str) -> Reading:
     """The reading where what the slots saw is not the whole answer, or where we failed."""
     return Reading(None, Mark.ERROR, why, None, {_LOST: why})
@@ -216,16 +231,24 @@ def check_expression(
 
 
 def _checked(
-    source: Source, context: Context, buffer_bytes_max: int, dialect: str | None
+    source: Source, context: Context, buffer_bytes_max: int, dialect: str | None, mends: int = _MENDS_MAX
 ) -> tuple[Meter | None, tuple[Mistake, ...]]:
-    root, mistakes = parse(source)
+    root, written = parse_most(source)
     if root is None:
-        return None, mistakes
+        behind = mended(written[0]) if mends else None
+        if behind is not None:
+            _, more = _checked(behind.source, context, buffer_bytes_max, dialect, mends - 1)
+            written += behind.back(more)
+        return None, tuple(sorted(written, key=_in_reading_order))
     checker = Checker(source, context, buffered=buffer_bytes_max > 0)
     checker.run(root)
+    if written:
+        # What overlaps a slip may be its consequence.
+        errors = (one for one in checker.mistakes if one.severity is Severity.ERROR and _apart(one, written))
+        return None, tuple(sorted((*written, *errors), key=_in_reading_order))
     refused = any(mistake.severity is Severity.ERROR for mistake in checker.mistakes)
     more = () if refused else warnings_of(root, checker.facts, source, context, dialect)
-    found = tuple(sorted((*checker.mistakes, *more), key=lambda mistake: (mistake.span.start, mistake.span.end)))
+    found = tuple(sorted((*checker.mistakes, *more), key=_in_reading_order))
     if refused:
         return None, found
     try:
@@ -234,6 +257,15 @@ def _checked(
         message = "the expression grows too large when its variables are put in"
         return None, (*found, Mistake(message, source, root.span, "use fewer variables that stand for one another"))
     return Meter(source.text, root, code, plans, places, context, found, buffered=buffer_bytes_max > 0), found
+
+
+def _apart(mistake: Mistake, others: tuple[Mistake, ...]) -> bool:
+    span = mistake.span
+    return all(span.end <= other.span.start or other.span.end <= span.start for other in others)
+
+
+def _in_reading_order(mistake: Mistake) -> tuple[int, int]:
+    return mistake.span.start, mistake.span.end
 
 
 def compile_meter(

@@ -8,6 +8,7 @@ from typing import Any
 
 from gatekeeper.meters.folds import READ, Marked
 from gatekeeper.meters.lines import LineCutter
+from gatekeeper.meters.live import Live
 from gatekeeper.meters.meter import Meter, lost, skipped
 from gatekeeper.meters.reading import Outcome, Reading
 from gatekeeper.meters.run import Prices, RequestView, Run, Tokenizer
@@ -16,9 +17,11 @@ from gatekeeper.meters.slots import BodySlot, Feed, Slot
 from gatekeeper.wire.events import Event
 from gatekeeper.wire.framing import framer_for
 from gatekeeper.wire.json_body import JsonFramer
+from gatekeeper.wire.ndjson import LineFramer
 from gatekeeper.wire.repeats import Repeats
 from gatekeeper.wire.shapes import SHAPES, Shape
 from gatekeeper.wire.signals import Signals
+from gatekeeper.wire.sse import SseParser
 from gatekeeper.wire.tap import EVENT_BYTES_MAX, Tap
 from gatekeeper.wire.usage import UsageFold
 
@@ -39,6 +42,9 @@ class _Usage:
     def add(self, value: Any, marks: int) -> None:
         """Fed elsewhere."""
 
+    def add_count(self, value: int) -> None:
+        """Fed elsewhere."""
+
     def result(self) -> Marked:
         """The record so far."""
         return self.final or (self._fold.result(), READ)
@@ -53,9 +59,10 @@ class Metering:
     raises; after an internal error every reading is an error."""
 
     __slots__ = (
-        "_bodies", "_charge_errors", "_data", "_event_bytes_max", "_events", "_failure", "_full_lines", "_head",
-        "_line_slots", "_lines", "_methods", "_prefilter", "_readings", "_repeats", "_responses", "_runs", "_signals",
-        "_single_json", "_skims", "_status", "_tap", "_usage", "_usage_slot", "meters", "outcome", "request",
+        "_bodies", "_charge_errors", "_data", "_event_bytes_max", "_events", "_failure", "_full_lines",
+        "_head", "_line_slots", "_lines", "_live", "_methods", "_missed", "_missing_slots", "_passed_by",
+        "_prefilter", "_readings", "_repeats", "_responses", "_runs", "_signals", "_single_json", "_skims",
+        "_status", "_tap", "_usage", "_usage_slot", "meters", "outcome", "request",
     )  # fmt: skip
 
     # Whether events may pass unmade where no slot looks at them.
@@ -73,6 +80,7 @@ class Metering:
         tokenizer: Tokenizer | None = None,
         prefilter: bool = True,
         shapes: tuple[Shape, ...] = (),
+        live: Meter | None = None,
     ) -> None:
         self.meters = meters
         self.request = request
@@ -85,6 +93,10 @@ class Metering:
         self._signals = Signals()
         self._prefilter = prefilter
         self._repeats = Repeats(self._usage, self._signals, event_bytes_max)
+        self._missing_slots: tuple[Slot, ...] = ()
+        # The framing, where events may be passed by unmade; how many were, since somebody was told.
+        self._passed_by: SseParser | LineFramer | None = None
+        self._missed = 0
         self._tap: Tap | None = None
         self._single_json = False
         self._failure: str | None = None
@@ -100,16 +112,24 @@ class Metering:
         self._full_lines: tuple[Slot, ...] = ()
         self._bodies: tuple[Slot, ...] = ()
         self._skims = False
+        self._live: Live | None = None
         try:
-            self._open(prices, tokenizer, prefilter)
+            self._open(live, prices, tokenizer, prefilter)
         except Exception as problem:  # noqa: BLE001 - the seam of Law 3
             self._failure = noted(problem, "begin")
 
-    def _open(self, prices: Prices | None, tokenizer: Tokenizer | None, prefilter: bool) -> None:
+    def _open(self, live: Meter | None, prices: Prices | None, tokenizer: Tokenizer | None, prefilter: bool) -> None:
         shared: dict[str, Slot] = {}
+        runs: list[tuple[Meter, Run]] = []
         for name, meter in self.meters.items():
             run = meter.run(self.request, prices=prices, tokenizer=tokenizer, prefilter=prefilter)
             self._runs[name] = run
+            runs.append((meter, run))
+        if live is not None:
+            run = live.run(self.request, prices=prices, tokenizer=tokenizer, prefilter=prefilter)
+            self._live = Live(live, run)
+            runs.append((live, run))
+        for meter, run in runs:
             for plan in meter.plans:
                 slot = shared.get(plan.key) if plan.shared else None
                 if slot is None:
@@ -120,7 +140,7 @@ class Metering:
                 run.slots.append(slot)
         if self._line_slots or self._full_lines:
             self._lines = LineCutter(self._event_bytes_max)
-        self._skims = self.skims and prefilter and not self._events and not self._data
+        self._skims = self.skims and prefilter and self._live is None
 
     def _place(self, slot: Slot, feed: Feed) -> None:
         if feed is Feed.USAGE:
@@ -146,6 +166,8 @@ class Metering:
             self._status = status
             self._head = (content_type, headers)
             self._tap = Tap(content_type, content_encoding, event_bytes_max=self._event_bytes_max)
+            if self._skims and self._tap.plain and not self._bodies and self._lines is None:
+                self._passed_by = self._tap.skips
             if self._responses:
                 self._single_json = isinstance(framer_for(content_type, 1), JsonFramer)
         except Exception as problem:  # noqa: BLE001 - the seam of Law 3
@@ -153,41 +175,61 @@ class Metering:
 
     def feed(self, chunk: bytes) -> None:
         """The next bytes of the body, as they came from the wire (encoded)."""
-        tap = self._tap
-        if tap is None or self._failure is not None or self._readings is not None:
-            return
         try:
-            decoded = tap.decode(chunk)
-            if self._bodies or self._lines is not None:
-                self._take_bytes(decoded)
-            if self._skims:
-                framer = tap.skips
-                if framer is not None and framer.idle:
-                    repeats = self._repeats
-                    known = repeats.skim(decoded)
-                    if known:
-                        framer.skip(repeats.count)
-                        if known == len(decoded):
-                            return
-                        decoded = decoded[known:]
-                    self._learn(tap, repeats, decoded)
-                    return
-            for event in tap.frame(decoded):
-                self._take(event)
+            framer = self._passed_by
+            if framer is not None and framer.idle and self._failure is None:
+                known = self._repeats.skim(chunk)
+                if known:
+                    self._missed += self._repeats.count
+                    self._tap.decoded_bytes += known  # type: ignore[union-attr]  # there is one, with its framing
+                    if known == len(chunk):
+                        return
+                    chunk = chunk[known:]
+            self._feed(chunk)
         except Exception as problem:  # noqa: BLE001 - the seam of Law 3
             self._failure = noted(problem, "feed")
 
-    def _learn(self, tap: Tap, repeats: Repeats, decoded: bytes) -> None:
-        """Events that are not known, where nobody looks at single ones."""
-        for number, event in enumerate(tap.frame(decoded)):
-            repeats.read(event, b"" if number else decoded)
+    def _feed(self, chunk: bytes) -> None:
+        """Bytes that are not known."""
+        tap = self._tap
+        if tap is None or self._failure is not None or self._readings is not None:
+            return
+        if self._missed:
+            self._catch_up()
+        decoded = tap.decode(chunk)
+        if self._bodies or self._lines is not None:
+            self._take_bytes(decoded)
+        begins = self._passed_by is not None and self._passed_by.idle
+        for event in tap.frame(decoded):
+            self._take(event, decoded if begins else b"")
+            begins = False
 
-    def _take(self, event: Event) -> None:
+    def _catch_up(self) -> None:
+        """Tells everybody of the events that were passed by."""
+        missed, self._missed = self._missed, 0
+        if self._passed_by is not None:
+            self._passed_by.skip(missed)
+        for slot in self._missing_slots:
+            slot.repeat(missed)
+
+    def _passes_over(self, raw: bytes) -> bool:
+        """Whether events like this one need not be made for a slot."""
+        slots = (*self._events, *self._data)
+        if not all(slot.misses(raw) for slot in slots):
+            return False
+        self._missing_slots = slots
+        return True
+
+    def _take(self, event: Event, wire: bytes = b"") -> None:
+        """``wire``: the chunk that begins with the event, where that may teach how to pass over others like it."""
         if not self._prefilter:
             self._usage.feed(event)
             self._signals.feed(event)
-        elif not self._repeats.knows(event):
-            self._repeats.read(event)
+        else:
+            repeats = self._repeats
+            known = repeats.knows(event) or repeats.read(event)
+            if known and wire and repeats.unframed:
+                repeats.learn_framing(event, wire if self._passes_over(event.raw) else b"")
         for slot in self._events:
             slot.take(event)
         if self._data:
@@ -196,6 +238,8 @@ class Metering:
             if raw.startswith(b"{") or raw.strip(_BLANK) not in _SENTINELS:
                 for slot in self._data:
                     slot.take(event)
+        if self._live is not None:
+            self._live.look()
 
     def _take_bytes(self, decoded: bytes) -> None:
         for slot in self._bodies:
@@ -215,6 +259,7 @@ class Metering:
     def _end(self, clean: bool) -> None:
         if self._tap is None:
             return
+        self._catch_up()
         for event in self._tap.finish(clean):
             self._take(event)
             if self._single_json:
@@ -236,6 +281,7 @@ class Metering:
                 self._usage_slot.end()
         except Exception as problem:  # noqa: BLE001 - the seam of Law 3
             self._failure = noted(problem, "finish")
+        self._passed_by = None
         erred = outcome is Outcome.COMPLETE and self.error_seen
         self.outcome = Outcome.UPSTREAM_ERROR if erred else outcome
         self._readings = {name: self._read(name, duration_ms, first_byte_ms) for name in self.meters}
@@ -276,16 +322,15 @@ class Metering:
         if tap.dropped:
             return f"{tap.dropped} event(s) were larger than event_bytes_max, damaged, or too much for memory"
         if self._lines is not None and self._lines.dropped:
-            return f"{self._lines.dropped} line(s) were larger than event_bytes_max"
+            return f"{self._lines.dropped} line(s) were larger than event_bytes_max, or too much for memory"
         return None
 
     # -- meanwhile -------------------------------------------------------------------------------------------------
 
-    def reading_so_far(self, name: str) -> Reading:
-        """What a meter (context LIVE) says of the stream until now."""
-        if self._failure is not None or name not in self._runs:
-            return lost(f"internal: {self._failure}")
-        return self.meters[name].evaluate(self._runs[name])
+    @property
+    def live(self) -> Reading | None:
+        """The largest reading of the ``live`` expression so far; None where it has found nothing yet."""
+        return None if self._live is None else self._live.reading
 
     def usage_so_far(self) -> Mapping[str, Any] | None:
         """The usage record as it stands, or None."""

@@ -23,12 +23,14 @@ class Context(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a context may read and must give. ``why`` explains a refused name."""
+    """What a context may read and must give. ``why`` explains a refused name. ``by_event``: it has a value after each
+    event, so of the stream only whole events can be read; where a line or a read ends says nothing."""
 
     phases: Phase
     streams: bool
     gives: frozenset[Kind]
     why: str
+    by_event: bool = False
 
     def allows(self, kind: Kind) -> bool:
         """Whether a result of this static type may be the answer."""
@@ -45,7 +47,9 @@ CONTEXTS: dict[Context, Rules] = {
     Context.ESTIMATE: Rules(Phase.REQUEST, False, frozenset({Kind.NUMBER}), _REQUEST),
     Context.WHEN: Rules(Phase.REQUEST, False, frozenset({Kind.BOOL}), _REQUEST),
     Context.VALUE: Rules(Phase.REQUEST, False, frozenset(set(Kind) - {Kind.EVENT, Kind.STREAM, Kind.BODY}), _REQUEST),
-    Context.LIVE: Rules(Phase.REQUEST, True, _NUMERIC, "it runs while the answer streams, before the end is known"),
+    Context.LIVE: Rules(
+        Phase.REQUEST, True, _NUMERIC, "it runs while the answer streams, before the end is known", by_event=True
+    ),
     Context.TRIAL: Rules(_EVERYTHING, True, frozenset(Kind), ""),
 }
 

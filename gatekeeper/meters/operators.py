@@ -7,6 +7,7 @@ import re2
 from gatekeeper.diagnostics import Span
 from gatekeeper.meters import tree
 from gatekeeper.meters.kinds import ANY, BOOL, NUMBER, TEXT, Kind, Phase, Type
+from gatekeeper.meters.names import Rules
 from gatekeeper.meters.scope import Facts, Scope
 
 ARITHMETIC = frozenset({"-", "*", "/", "%", "**"})
@@ -29,6 +30,7 @@ class Operators:
 
     if TYPE_CHECKING:
         facts: Facts
+        rules: Rules
 
         def value(self, node: tree.Node, scope: Scope) -> Type: ...
         def check(self, node: tree.Node, scope: Scope) -> Type: ...
@@ -36,6 +38,7 @@ class Operators:
         def wants(self, node: tree.Node, scope: Scope, kind: Kind, who: str) -> Type: ...
         def wrong(self, where: tree.Node | Span, message: str, hint: str | None = None) -> Type: ...
         def warn(self, where: tree.Node | Span, message: str, hint: str | None = None) -> None: ...
+        def no_bytes(self, node: tree.Node) -> Type: ...
         def branches(self, left: Type, right: Type, where: tree.Node) -> Type: ...
 
     def operator(self, node: tree.Node, scope: Scope) -> Type:
@@ -140,6 +143,8 @@ class Operators:
             return BOOL
         left = self.check(node.left, scope)
         if left.kind is Kind.BODY and word == "contains" and isinstance(node.right, tree.Text):
+            if self.rules.by_event:
+                return self.no_bytes(node)
             if not node.right.value:
                 self.wrong(node.right, "there is nothing to look for")
             self.check(node.right, scope)

@@ -7,11 +7,13 @@ import re
 from collections.abc import Callable
 from decimal import Decimal
 from functools import cache
+from operator import itemgetter
 from typing import Any
 
 import orjson
 from lark import Lark, Token, Tree
 from lark.exceptions import UnexpectedInput
+from lark.grammar import Rule
 
 from gatekeeper.diagnostics import Mistake, Source, Span
 from gatekeeper.meters import tree
@@ -28,10 +30,18 @@ _SIGNS = {"or": "||", "and": "&&", "!": "not", "nil": "null"}
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "0": "\0"} | {sign: sign for sign in "\\/'\"`"}
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|.)", re.DOTALL)
 _Branch = Tree[Token]
+_FIRST = itemgetter(0)
 
 
 def parse(source: Source) -> tuple[tree.Node | None, tuple[Mistake, ...]]:
     """The tree, or None and why not. Never raises."""
+    root, mistakes = parse_most(source)
+    return (None if mistakes else root), mistakes
+
+
+def parse_most(source: Source) -> tuple[tree.Node | None, tuple[Mistake, ...]]:
+    """The mistakes of the writing, and the tree that stands in spite of them (of two readings one), so that what else
+    is wrong can be told too; None where there is no tree. Never raises."""
     whole = Span(0, len(source.text))
     size = len(source.text.encode("utf-8", "replace"))
     if size > SOURCE_BYTES_MAX:
@@ -46,13 +56,27 @@ def parse(source: Source) -> tuple[tree.Node | None, tuple[Mistake, ...]]:
         return None, (Mistake(bound, source, whole, "split it, or name parts of it with 'let x = ...;'"),)
     reader = _Reader(source)
     root = reader.read(raw.children[0])
-    return (None if reader.mistakes else root), tuple(reader.mistakes)
+    return root, tuple(reader.mistakes)
 
 
 @cache
 def _grammar() -> Lark:
     contents, memo = _tables()
-    return Lark._load_from_dict(contents, memo)  # type: ignore[no-untyped-call, no-any-return]
+    grammar: Lark = Lark._load_from_dict(contents, memo)  # type: ignore[no-untyped-call]
+    made: dict[Any, Any] = grammar.parser.parser.parser.callbacks
+    for rule in made:
+        if _is_step(rule):
+            made[rule] = _FIRST
+    return grammar
+
+
+def _is_step(rule: object) -> bool:
+    """Whether a rule only leads to the next tighter one (``_sum: _product``): its branch would be taken apart again by
+    the rule around it, and most of the time went into making such branches, fourteen for each name."""
+    if not isinstance(rule, Rule) or len(rule.expansion) != 1:
+        return False
+    below = rule.expansion[0]
+    return not below.is_term and below.name.startswith("_") and rule.origin.name.startswith("_") and not rule.alias
 
 
 def _tables() -> tuple[dict[str, Any], dict[int, Any]]:

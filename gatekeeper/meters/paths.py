@@ -10,6 +10,9 @@ Step = str | int
 
 _PIECE = re.compile(r"(?:^|\.)([^.\[\]]+)|\[(-?\d{1,6})\]|\[\"([^\"]*)\"\]|\['([^']*)'\]")
 STEPS_MAX = 64
+# Searching from the end takes as long as both lengths multiplied, where bytes are made for it.
+NEEDLE_BYTES_MAX = 64
+_NULL = b":null"
 
 
 def parsed_path(path: str) -> tuple[Step, ...] | None:
@@ -59,3 +62,11 @@ def needles(steps: tuple[Step, ...]) -> tuple[bytes, bytes] | None:
     # A letter can only be spelled otherwise as \uXXXX; a slash also as \/.
     escape = b"\\u" if "/" not in name else b"\\"
     return b'"' + name.encode() + b'"', escape
+
+
+def is_silent(raw: bytes, needle: bytes, escape: bytes) -> bool:
+    """Whether a path with these ``needles`` is null in an event of these bytes: its key is not in them, or is null
+    wherever it stands (many providers write ``"usage":null`` into every event but the last)."""
+    if raw.find(needle) >= 0 and raw.count(needle) != raw.count(needle + _NULL):
+        return False
+    return raw.find(b"\\") < 0 or raw.find(escape) < 0

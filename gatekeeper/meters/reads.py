@@ -7,10 +7,10 @@ from decimal import Decimal
 from typing import Any
 
 from gatekeeper.meters.folds import NOTHING, READ, Marked
-from gatekeeper.meters.paths import Step, needles, stepped
+from gatekeeper.meters.paths import Step, is_silent, needles, stepped
 from gatekeeper.meters.run import REQUEST_PLACE, Code, Run
 from gatekeeper.meters.values import bounded, has_float
-from gatekeeper.wire.events import Event
+from gatekeeper.wire.events import UNREAD, Event
 
 NULL_READ: Marked = (None, READ)
 
@@ -25,10 +25,13 @@ def json_path(place: int, steps: tuple[Step, ...]) -> Code:
         event: Event | None = run.frame[place]
         if event is None:
             return null
-        if look is not None and run.prefilter and event.raw.find(look[0]) < 0 and event.raw.find(look[1]) < 0:
-            return null
-        value = stepped(event.json, steps)
-        if has_float(value):
+        value = event.parsed
+        if value is UNREAD:
+            if look is not None and run.prefilter and is_silent(event.raw, *look):
+                return null
+            value = event.json
+        value = stepped(value, steps)
+        if type(value) is not int and has_float(value):
             value = stepped(event.json_exact, steps)
             if isinstance(value, Decimal):
                 bounded(value)

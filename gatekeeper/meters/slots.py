@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from gatekeeper.meters.folds import NOTHING, READ, AnyOf, At, AtBack, Fold, Marked, holds
+from gatekeeper.meters.folds import NOTHING, READ, AnyOf, At, AtBack, Count, Fold, Marked, holds
 from gatekeeper.meters.kinds import Shape
+from gatekeeper.meters.paths import NEEDLE_BYTES_MAX, is_silent
 from gatekeeper.meters.run import STEPS_MAX, Code, Run
 from gatekeeper.meters.seams import noted
-from gatekeeper.meters.values import Unmeasurable
+from gatekeeper.meters.values import NUMBER_MAX, Unmeasurable
 from gatekeeper.wire.events import Event
+from gatekeeper.wire.memory import PROCESS, EventMemory, Share
 
 
 class Feed(Enum):
@@ -47,7 +49,8 @@ class Stage:
 @dataclass(frozen=True, slots=True)
 class SlotPlan:
     """How to fill one slot. ``key`` is its canonical text; equal keys are one slot. ``looks``: where an event's bytes
-    hold none of these needles, every path that the first function reads is null."""
+    hold none of these needles, every path that the first function reads is null. ``path``: the keys that the code
+    walks, where it does nothing else."""
 
     key: str
     shown: str
@@ -59,12 +62,15 @@ class SlotPlan:
     shape: Shape = Shape.EVENT
     code: Code | None = None
     looks: tuple[tuple[bytes, bytes], ...] = ()
+    path: tuple[str, ...] = ()
 
 
 class Slot:
     """One slot at work in one run."""
 
-    __slots__ = ("_absent", "_code", "_look", "_looks", "_repeat", "_stages", "error", "fold", "plan", "run")
+    __slots__ = (
+        "_absent", "_code", "_look", "_looks", "_path", "_places", "_ring", "_stages", "error", "fold", "plan", "run",
+    )  # fmt: skip
 
     def __init__(self, plan: SlotPlan, run: Run) -> None:
         self.plan = plan
@@ -74,39 +80,85 @@ class Slot:
         self._code = plan.code
         self._stages = plan.stages
         self._looks = plan.looks if run.prefilter else ()
+        # What the function gives for null, which is what it gives for an event without what is looked for.
         self._absent: Marked | None = None
-        # The one thing to look for, once it is known that an event without it changes nothing.
-        self._look: tuple[bytes, bytes] | None = None
-        # What takes the value of such an event, where it changes something after all: in a ring it takes a place.
-        self._repeat: Callable[[Any], None] | None = None
+        # The one thing to look for, where there is but one: the usual case has a shorter way.
+        alone = len(self._looks) == 1 and len(self._looks[0][0]) <= NEEDLE_BYTES_MAX
+        self._look = self._looks[0] if alone else None
+        self._path = plan.path if alone else ()
+        self._places = isinstance(self.fold, At | AtBack)
+        self._ring = self.fold if isinstance(self.fold, AtBack) else None
 
     def take(self, item: Any) -> None:
         """The next event or line."""
-        if self._look is not None:
-            needle, escape = self._look
+        look = self._look
+        if look is not None:
             raw = item.raw
-            # find(), not `in`: that one tries to read the needle as a number first, which takes longer than the search.
-            if raw.find(needle) < 0 and (raw.find(b"\\") < 0 or raw.find(escape) < 0):
-                if self._repeat is not None:
-                    self._repeat(self._absent)
-                return
+            # Not `in`: that one tries to read the needle as a number first, which takes longer than the search. From
+            # the end it is a third faster on events of these sizes (measured).
+            needle, escape = look
+            at = raw.rfind(needle)
+            if at < 0 or (not self._path and raw.startswith(b":null", at + len(needle)) and raw.find(needle) == at):
+                if raw.find(b"\\") < 0 or raw.find(escape) < 0:
+                    absent = self._absent
+                    if absent is NEUTRAL:
+                        return
+                    if self._ring is not None and absent is not None:
+                        self._ring.put(absent)
+                        return
+            elif self._path and self.error is None and not self.fold.done:
+                # A path to a count is nearly all that meters read: what `_take` does, without the way through closures.
+                value = item.json
+                for key in self._path:
+                    value = value.get(key) if type(value) is dict else None
+                if type(value) is int and 0 <= value <= NUMBER_MAX:
+                    self._add_count(value)
+                    return
         if self.error is not None or self.fold.done:
             return
         try:
             if self._looks:
-                raw = item.raw
-                for needle, escape in self._looks:
-                    if raw.find(needle) >= 0 or raw.find(escape) >= 0:
-                        break
-                else:
+                if self._is_silent(item.raw):
                     # No path can be there: what the function gives for null, without looking at the JSON.
                     if self._absent is NEUTRAL or self._passes_by():
                         return
+                else:
+                    _ = item.json  # the function's own searches are spared
             self._take(item)
         except Unmeasurable as problem:
             self._fail(str(problem))
         except Exception as problem:  # noqa: BLE001 - the seam of Law 3: other slots go on
             self._fail(f"internal: {noted(problem, self.plan.shown)}")
+
+    def _add_count(self, value: int) -> None:
+        try:
+            self.fold.add_count(value)
+        except Unmeasurable as problem:
+            self._fail(str(problem))
+
+    def misses(self, raw: bytes) -> bool:
+        """Whether ``repeat`` is all that it takes for every event whose bytes are these, but for the insides of
+        strings that are values and for numbers."""
+        if self.error is not None or self.fold.done:
+            return True
+        return self._absent is not None and bool(self._looks) and self._is_silent(raw)
+
+    def repeat(self, count: int) -> None:
+        """So many such events have passed."""
+        absent, fold = self._absent, self.fold
+        if absent is None or absent is NEUTRAL or self.error is not None or fold.done:
+            return
+        try:
+            if isinstance(fold, AtBack):
+                fold.put_many(absent, count)
+                return
+            for _ in range(count):
+                fold.add(*absent)
+        except Unmeasurable as problem:
+            self._fail(str(problem))
+
+    def _is_silent(self, raw: bytes) -> bool:
+        return all(is_silent(raw, needle, escape) for needle, escape in self._looks)
 
     def _fail(self, why: str) -> None:
         self.error = why
@@ -119,15 +171,13 @@ class Slot:
             self._absent = self._of_nothing()
             if self._absent is None:
                 # The function of null is an error: then every event is looked at.
-                self._looks = ()
+                self._looks, self._look = (), None
                 return False
-            if self._absent[0] is None and not isinstance(self.fold, At | AtBack | AnyOf):
+            counted = isinstance(self.fold, Count) and not holds(self._absent[0])
+            if counted or (self._absent[0] is None and not isinstance(self.fold, At | AtBack | AnyOf)):
                 self._absent = NEUTRAL
-                self._look = self._looks[0] if len(self._looks) == 1 else None
                 return True
         self.fold.add(*self._absent)
-        if isinstance(self.fold, AtBack) and len(self._looks) == 1:
-            self._look, self._repeat = self._looks[0], self.fold.put
         return True
 
     def _of_nothing(self) -> Marked | None:
@@ -150,8 +200,8 @@ class Slot:
             self.fold.add(True, READ)
             return
         frame[self.plan.place] = item
-        if isinstance(self.fold, At | AtBack):
-            self._place(self.fold)
+        if self._places:
+            self._place(self.fold)  # type: ignore[arg-type]  # it is one of the two
         else:
             self.fold.add(*self._code(run))
         # The event goes: a slot that held it would hold its whole JSON.
@@ -256,21 +306,27 @@ class BodySearch:
 
 
 class BodyText:
-    """The whole body as text, where the route allows so many bytes."""
+    """The whole body as text, where the route allows so many bytes and ``memory`` has room for them."""
 
-    __slots__ = ("_bytes_max", "_held", "done")
+    __slots__ = ("_bytes_max", "_held", "_share", "done")
 
-    def __init__(self, bytes_max: int) -> None:
+    def __init__(self, bytes_max: int, *, memory: EventMemory = PROCESS) -> None:
         self.done = False
+        self._share = Share(memory)
         self._bytes_max = bytes_max
         self._held = bytearray()
 
     def add(self, value: Any, marks: int) -> None:
         """The next bytes."""
         self._held += value
-        if len(self._held) > self._bytes_max:
-            self._held.clear()
+        fits = self._share.fits(len(self._held))
+        if fits and len(self._held) <= self._bytes_max:
+            return
+        self._held = bytearray()
+        self._share.fits(0)
+        if fits:
             raise Unmeasurable(f"the body is larger than buffer_bytes_max ({self._bytes_max})")
+        raise Unmeasurable("the body is too much for memory")
 
     def result(self) -> Marked:
         """Until now."""

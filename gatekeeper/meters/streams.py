@@ -110,13 +110,20 @@ class Streams:
                 place = self._new_place()
                 if node.name not in ("count", "len"):
                     code = self._itself(place, shape)
+            path = _keys(self._path_of(*functions[0]), place) if len(functions) == 1 else ()
         # A function's own `looks` only help while it is the first thing that sees the event.
         looks = self._looks(functions[0]) if len(functions) == 1 and len(node.arguments) == 2 else ()
         name = node.name
         return self._planned(
             node, feed=feed, fold=fold_named(name, READ, held=True), stages=stages, place=place, shape=shape,
-            code=code, looks=looks,
+            code=code, looks=looks, path=path if looks else (),
         )  # fmt: skip
+
+    def _path_of(self, argument: tree.Node, binder: Binder) -> tuple[int, tuple[Step, ...]] | None:
+        """The path that a function is, if it is one."""
+        if isinstance(argument, tree.Text):
+            return binder.place + 1, parsed_path(argument.value) or ()
+        return self.event_path(argument.body if isinstance(argument, tree.Lambda) else argument)
 
     def chain_slot(self, node: tree.Node, anchor: tree.Node) -> Code:
         """The slot of one item of a stream with what is read of it."""
@@ -133,7 +140,15 @@ class Streams:
             found = needles(path[1])
             looks = () if found is None else (found,)
         return self._planned(
-            node, feed=feed, fold=fold, stages=stages, place=place, shape=shape, code=code, looks=looks
+            node,
+            feed=feed,
+            fold=fold,
+            stages=stages,
+            place=place,
+            shape=shape,
+            code=code,
+            looks=looks,
+            path=_keys(path, place) if looks else (),
         )
 
     def _place_of(self, anchor: tree.Node) -> tuple[Feed, Shape, tuple[Stage, ...], Callable[[], Any]]:
@@ -223,6 +238,14 @@ class Streams:
         """Whether a node is a variable that hangs on the item: too roundabout to look through."""
         other = self.facts.binders.get(id(node))
         return other is not None and other.is_let and binder in other.free
+
+
+def _keys(path: tuple[int, tuple[Step, ...]] | None, place: int) -> tuple[str, ...]:
+    """The keys of a path into the item at ``place``, if there is nothing else in it."""
+    if path is None or path[0] != place:
+        return ()
+    keys = tuple(step for step in path[1] if isinstance(step, str))
+    return keys if len(keys) == len(path[1]) else ()
 
 
 class _Inside:

@@ -207,10 +207,16 @@ def grown(made: int, given: int) -> None:
 
 
 def too_large(value: object) -> bool:
-    """Whether a slot may not hold this (Law 2). Needs no recursion and stops at the bound."""
+    """Whether a slot may not hold this (Law 2)."""
+    return weight(value) is None
+
+
+def weight(value: object) -> tuple[int, int] | None:
+    """(bytes, keys) that a slot needs to hold this; None: more than it may hold (Law 2). Needs no recursion and stops
+    at the bound. What fits into a machine word counts as nothing."""
     kind_of = type(value)
     if value is None or kind_of is bool or (kind_of is int and -NUMBER_MAX <= value <= NUMBER_MAX):  # type: ignore[operator]
-        return False
+        return 0, 0
     size = keys = 0
     waiting: list[Any] = [value]
     while waiting:
@@ -218,13 +224,13 @@ def too_large(value: object) -> bool:
         if type(item) is dict:
             keys += len(item)
             if keys > HELD_KEYS_MAX:
-                return True
+                return None
             waiting.extend(item.values())
             size += sum(map(_text_size, item))
         elif type(item) is list:
             keys += len(item)
             if keys > HELD_KEYS_MAX:
-                return True
+                return None
             waiting.extend(item)
         elif type(item) is str:
             size += _text_size(item)
@@ -235,8 +241,8 @@ def too_large(value: object) -> bool:
         else:
             size += 8
         if size > HELD_BYTES_MAX:
-            return True
-    return False
+            return None
+    return size, keys
 
 
 def _text_size(text: str) -> int:

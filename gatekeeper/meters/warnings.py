@@ -20,11 +20,15 @@ _EARLIER = {
     "anthropic": "'message_start' and 'message_delta', before 'message_stop'",
     "watsonx": "the first event (the input) and the last (the output)",
 }
-_IN_INPUT = frozenset({"usage().cached_input", "usage().cache_write", "usage().audio_input", "usage().image_input"})
+_IN_INPUT = frozenset({
+    "usage().cached_input", "usage().cache_write", "usage().cache_write_1h", "usage().audio_input",
+    "usage().image_input",
+})  # fmt: skip
 _IN_OUTPUT = frozenset({"usage().reasoning", "usage().audio_output", "usage().image_output"})
 # What a count holds already. Anthropic's own `input_tokens` holds no cache, so only names that do are here.
 _HOLDS: dict[str, frozenset[str]] = {
     "usage().input": _IN_INPUT,
+    "usage().cache_write": frozenset({"usage().cache_write_1h"}),
     "usage().output": _IN_OUTPUT,
     "usage().total": _IN_INPUT | _IN_OUTPUT | {"usage().input", "usage().output"},
     "prompt_tokens": frozenset({"cached_tokens", "prompt_cache_hit_tokens", "prompt_cache_miss_tokens"}),

@@ -65,8 +65,8 @@ class Watching(Metering):
         self.events = 0
         self.seen = {name: tuple(Seen() for _ in meter.plans) for name, meter in meters.items()}
 
-    def _take(self, event: Event) -> None:
-        super()._take(event)
+    def _take(self, event: Event, wire: bytes = b"") -> None:
+        super()._take(event, wire)
         self.events += 1
         self._look(event.index)
 

@@ -215,7 +215,8 @@ class _Brotli:
             self._written += len(piece)
             self._budget.check(self._written)
             chunk = b""
-            if self._brotli.can_accept_more_data():
+            # It says that it can take more while it still holds output, after every 32 KiB: ask until nothing comes.
+            if not piece and self._brotli.can_accept_more_data():
                 break
         return b"".join(pieces)
 

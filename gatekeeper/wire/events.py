@@ -17,13 +17,15 @@ _BOM = b"\xef\xbb\xbf"
 _JSON_STARTS = frozenset(b'{["-0123456789tfn')
 # "Not parsed yet"; None is an answer.
 UNREAD: Any = object()
+_loads = orjson.loads
 
 
 class Event:
     """``index`` counts from 0; ``event`` is the event's name (``message`` by default); ``id`` the last event id;
-    ``raw`` the payload's bytes as they came, several lines joined by LF."""
+    ``raw`` the payload's bytes as they came, several lines joined by LF; ``parsed`` its JSON, or UNREAD until somebody
+    has asked for it."""
 
-    __slots__ = ("_data", "_exact", "_json", "event", "id", "index", "raw")
+    __slots__ = ("_data", "_exact", "event", "id", "index", "parsed", "raw")
 
     _data: str
     _exact: Any
@@ -33,7 +35,7 @@ class Event:
         self.event = event
         self.id = id
         self.raw = raw
-        self._json = UNREAD
+        self.parsed = UNREAD
 
     @property
     def data(self) -> str:
@@ -50,9 +52,13 @@ class Event:
 
         A float in it is inexact (it may be an integer over 2^64): read that value from ``json_exact``.
         """
-        if self._json is UNREAD:
-            self._json = self._parse()
-        return self._json
+        value = self.parsed
+        if value is UNREAD:
+            try:
+                value = self.parsed = _loads(self.raw)
+            except orjson.JSONDecodeError:
+                value = self.parsed = self.json_exact
+        return value
 
     @property
     def json_exact(self) -> Any:
@@ -62,12 +68,6 @@ class Event:
         except AttributeError:
             self._exact = parse_exact(self.raw)
             return self._exact
-
-    def _parse(self) -> Any:
-        try:
-            return orjson.loads(self.raw)
-        except orjson.JSONDecodeError:
-            return self.json_exact
 
     def __repr__(self) -> str:
         return f"Event(index={self.index}, event={self.event!r}, id={self.id!r}, raw={self.raw!r})"

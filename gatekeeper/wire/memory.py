@@ -1,7 +1,7 @@
-"""How much memory the unfinished events of all streams of one process may take together.
+"""How much memory all streams of one process may take together: unfinished events and lines, bodies that are held.
 
-The rule: one counter a process. A stream that would pass the bound loses the event that it is in, so its measurement
-becomes an error; its relaying, and every other stream, goes on.
+The rule: one counter a process. A stream that would pass the bound loses what it holds, so its measurement becomes an
+error; its relaying, and every other stream, goes on.
 """
 
 # Sixteen events of the largest size at once, or a quarter of a small machine.
@@ -29,3 +29,27 @@ class EventMemory:
 
 
 PROCESS = EventMemory()
+
+
+class Share:
+    """What one holder has of it. Gives it back when it goes."""
+
+    __slots__ = ("_counted", "_memory")
+
+    def __init__(self, memory: EventMemory = PROCESS) -> None:
+        self._memory = memory
+        self._counted = 0
+
+    def fits(self, held_bytes: int) -> bool:
+        """Counts what is held now; False where that is too much: then nothing of it may be held, nor is counted."""
+        pages = held_bytes // PAGE_BYTES * PAGE_BYTES
+        if pages == self._counted:
+            return True
+        fits = self._memory.moved(self._counted, pages)
+        if not fits:
+            self._memory.moved(self._counted, 0)
+        self._counted = pages if fits else 0
+        return fits
+
+    def __del__(self) -> None:
+        self._memory.moved(self._counted, 0)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from decimal import Context, Decimal
 from typing import Any
 
-from gatekeeper.wire.paths import Number, Path, parse_alternatives, parse_conditions, parse_path, parse_sums
+from gatekeeper.wire.paths import Condition, Number, Path, parse_alternatives, parse_conditions, parse_path, parse_sums
 from gatekeeper.wire.shapes import Shape
 
 # Sums of counts up to 10^18 with 18 decimals stay exact.
@@ -25,8 +25,8 @@ class Row:
     """A Shape with its small words parsed. ``tree`` holds all the paths that its counts read."""
 
     __slots__ = (
-        "at", "billed", "counts", "deciding", "first", "iterations", "keep_last", "keys", "need", "need_starts",
-        "opening", "placeholder", "shape", "tree", "waits", "when",
+        "at", "billed", "counts", "deciding", "first", "iterations", "keep_last", "keys", "need", "need_first",
+        "need_starts", "opening", "placeholder", "quick", "shape", "tree", "waits", "when",
     )  # fmt: skip
 
     def __init__(self, shape: Shape) -> None:
@@ -38,10 +38,13 @@ class Row:
         terms = tuple(dict.fromkeys(term for sums in self.counts.values() for part in sums for term in part))
         self.tree = _tree(terms, 0)
         self.need = parse_alternatives(shape.need) if shape.need else terms
+        # The first of them, where it is one key.
+        self.need_first = str(self.need[0][0]) if self.need and len(self.need[0]) == 1 else ""
         self.need_starts = frozenset(str(path[0]) for path in self.need)
         # The last name on each path; "" where there is none, which no search can find.
         self.keys = frozenset(next((step for step in reversed(path) if type(step) is str), "") for path in self.need)
         self.when = parse_conditions(shape.when)
+        self.quick = _quick(self.when)
         self.opening = parse_conditions(shape.opening)
         # Whether a number at a needed path is enough to know that the event will be remembered, as it is.
         self.waits = self.keep_last and set(self.need) <= set(terms)
@@ -53,6 +56,18 @@ class Row:
         self.placeholder = parse_path(shape.placeholder)
         self.iterations = parse_path(shape.iterations)
         self.billed = parse_path(shape.billed)
+
+
+def _quick(when: tuple[Condition, ...]) -> tuple[str, tuple[str, ...], bool] | None:
+    """(key, values, negated) of a lone condition on one key of the event, which needs no walk."""
+    if len(when) != 1:
+        return None
+    (path, *more), values, negated = when[0]
+    if values is None or "true" in values:
+        return None
+    key = path[0] if len(path) == 1 and not more else None
+    # A tuple: whatever stands at the key can be compared with it, also what cannot be hashed.
+    return (key, tuple(values), negated) if type(key) is str else None
 
 
 def _tree(terms: tuple[Path, ...], depth: int) -> Tree:
@@ -153,6 +168,8 @@ def _bound(counts: dict[str, Any]) -> None:
         counts["cached_input"] = min(counts["cached_input"], whole)
     if whole is not None and "cache_write" in counts:
         counts["cache_write"] = min(counts["cache_write"], add(whole, -counts.get("cached_input", 0)))
+    if "cache_write_1h" in counts and (written := counts.get("cache_write", whole)) is not None:
+        counts["cache_write_1h"] = min(counts["cache_write_1h"], written)
     # Not cut to the output: OpenRouter counts reasoning that no output followed (11 of 10).
     if total is not None and "reasoning" in counts:
         counts["reasoning"] = min(counts["reasoning"], total)

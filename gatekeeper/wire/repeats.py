@@ -1,16 +1,15 @@
 """Events that repeat the one before them but for a few texts and numbers: nearly all of nearly every stream.
 
-The rule: it changes nothing. An event is known only if its bytes are those of a learned event except inside string
-values (that stay strings, not empty) and whole numbers (that stay such), at keys which decide nothing; so its JSON has
-the same structure, and what usage and signals make of it follows from the learned event and the lengths of its texts.
+The rule: it changes nothing. An event is known only if its bytes are those of a learned event except in values at keys
+which decide nothing (``pattern``); so its JSON has the same structure, and what usage and signals make of it follows
+from the learned event and the lengths of its texts.
 """
 
 import re
-from typing import Literal, NamedTuple
-
-import orjson
+from typing import Literal
 
 from gatekeeper.wire.events import Event
+from gatekeeper.wire.pattern import COUNT, Hole, Pattern, decoded_size, is_ascii
 from gatekeeper.wire.record import Row
 from gatekeeper.wire.signals import Signals
 from gatekeeper.wire.sse import SseParser
@@ -23,47 +22,26 @@ _SAMPLE_BYTES_MAX = 2048
 _HOLES_MAX = 8
 # Keys whose value decides what an event means.
 _DECIDE = frozenset({b"type", b"event_type", b"object", b"error", b"finish_reason", b"finishReason", b"done"})
-# The inside of a JSON string, and a number that is a count.
-_TEXT = re.compile(rb'[^"\\\x00-\x1f]*(?:\\.[^"\\\x00-\x1f]*)*')
-_ASCII = re.compile(rb"[ !#-\[\]-~]+")  # nearly every text: as many bytes as it has letters
-_COUNT = re.compile(rb"(?:0|[1-9][0-9]{0,16})(?![0-9.eE])")
 _DIGITS = re.compile(rb"[0-9]+")
 _KEY_BEFORE = re.compile(rb'"([^"]*)"\s*:\s*\Z')
 _LONGER = b"xxxxxxx"
 
 
-class _Hole(NamedTuple):
-    """What may change, the bytes that follow it, and whether it counts as text."""
-
-    is_text: bool
-    counts: bool
-    after: bytes
-
-
-class _Pattern(NamedTuple):
-    """A learned event: ``head``, then the holes. ``before`` and ``behind`` are the framing around its payload."""
-
-    name: str
-    head: bytes
-    holes: tuple[_Hole, ...]
-    text_bytes: int  # without what stands in the holes
-    row: Row | None  # the shape of usage that it speaks in, if it does
-    before: int
-    behind: int
-
-
 class Repeats:
     """Beside a UsageFold and the Signals of one response, which it feeds."""
 
-    __slots__ = ("_bare", "_bytes_max", "_fold", "_misses", "_sample", "_signals", "_tries", "_wired", "count")
+    __slots__ = (
+        "_bytes_max", "_fold", "_known", "_misses", "_plain", "_sample", "_signals", "_tries", "count", "unframed",
+    )  # fmt: skip
 
     def __init__(self, fold: UsageFold, signals: Signals, event_bytes_max: int) -> None:
         self.count = 0  # events in what ``skim`` has taken last
+        self.unframed = False  # events are known, but not yet as they come over the wire
         self._fold = fold
         self._signals = signals
         self._bytes_max = event_bytes_max
-        self._wired: _Pattern | None = None  # as it comes over the wire
-        self._bare: _Pattern | None = None  # its payload alone
+        self._known: Pattern | None = None
+        self._plain: tuple[bytes, bytes, int, int] | None = None  # the same as it comes over the wire, if it is so
         self._sample: tuple[bytes, str, Row | Literal[False] | None] | None = None
         self._tries = _TRIES_MAX
         self._misses = -_EVENTS_BEFORE
@@ -71,80 +49,103 @@ class Repeats:
     def skim(self, chunk: bytes) -> int:
         """Takes in the events at the beginning of a chunk that are known; how many bytes they are. Only between two
         events."""
-        self.count = 0
-        pattern = self._wired
-        if pattern is None:
+        plain = self._plain
+        if plain is not None:
+            # One event with one text of ASCII: by far the commonest chunk, so it goes the shortest way.
+            head, tail, fixed, text = plain
+            rest = chunk.removeprefix(head).removesuffix(tail)
+            size = len(rest)
+            if size + fixed == len(chunk) <= self._bytes_max and is_ascii(rest) is not None:
+                self.count = 1
+                self._misses = 0
+                self._signals.text_bytes += text + size
+                return size + fixed
+        pattern = self._known
+        if pattern is None or not pattern.end_bytes:
             return 0
-        at, size = 0, len(chunk)
-        while at < size:
-            end = self._matched(pattern, chunk, at)
-            if end < 0:
-                break
+        size = len(chunk)
+        if size > self._bytes_max:
+            return self._skim_one_by_one(pattern, chunk)
+        # Two events are never mistaken for one: there is a bare quote between them.
+        text = pattern.one(chunk) if size < 2 * pattern.fixed_bytes else -1
+        if text >= 0:
+            self.count = 1
+            last = b"" if pattern.row is None else chunk[pattern.before : size - pattern.end_bytes]
+        else:
+            self.count, text, size, last = pattern.many(chunk)
+            if not size:
+                return self._skim_one_by_one(pattern, chunk)
+        self._misses = 0
+        self._signals.text_bytes += text
+        if pattern.row is not None:
+            self._fold.pend(pattern.row, last)  # each replaces the one before it
+        return size
+
+    def _skim_one_by_one(self, pattern: Pattern, chunk: bytes) -> int:
+        """The known events before one that is not."""
+        at = self.count = 0
+        while True:
+            end, text = pattern.first(chunk, at)
+            if end < 0 or end - at > self._bytes_max:
+                return at
+            self._misses = 0
+            self._signals.text_bytes += text
+            if pattern.row is not None:
+                self._fold.pend(pattern.row, chunk[at + pattern.before : end - pattern.end_bytes])
             at = end
             self.count += 1
-        return at
 
     def knows(self, event: Event) -> bool:
         """Whether this event was known and is taken in."""
-        pattern = self._bare
+        pattern = self._known
         if pattern is None or event.event != pattern.name:
             return False
-        return self._matched(pattern, event.raw, 0) == len(event.raw)
-
-    def _matched(self, pattern: _Pattern, raw: bytes, start: int) -> int:
-        """Where the event that starts here ends, once it is taken in; -1 if it is another one."""
-        _, head, holes, text, row, before, behind = pattern
-        if not raw.startswith(head, start):
-            return -1
-        at = start + len(head)
-        for is_text, counts, after in holes:
-            found = (_ASCII if is_text else _COUNT).match(raw, at)
-            end = found.end() if found is not None else at
-            if found is not None and raw.startswith(after, end):
-                if counts:
-                    text += end - at
-            else:
-                size, end = _text_at(raw, at) if is_text else (-1, at)
-                if size < 0 or not raw.startswith(after, end):
-                    return -1
-                if counts:
-                    text += size
-            at = end + len(after)
-        if at - start > self._bytes_max:
-            return -1
+        raw = event.raw
+        text = pattern.bare(raw) if len(raw) <= self._bytes_max else -1
+        if text < 0:
+            return False
         self._misses = 0
         self._signals.text_bytes += text
-        if row is not None:
-            self._fold.pend(row, raw[start + before : at - behind])
-        return at
+        if pattern.row is not None:
+            self._fold.pend(pattern.row, raw)
+        return True
 
     # -- learning --------------------------------------------------------------------------------------------------
 
-    def read(self, event: Event, wire: bytes | None = None) -> None:
-        """Takes in an event that is not known, and learns from it. ``wire``, where events are skimmed: the chunk that
-        begins with it, empty if none does."""
+    def read(self, event: Event) -> bool:
+        """Takes in an event that is not known, and learns from it. True: from now on events like this one are known."""
         fold, signals = self._fold, self._signals
         fold.feed(event)
         signals.feed(event)
         self._misses += 1
         # One odd event between known ones is no reason to learn anew.
         if self._misses < 2 or not self._tries or not signals.settled:
-            return
+            return False
         raw = event.raw
         if len(raw) > _SAMPLE_BYTES_MAX or b"\\" in raw or fold.said is False:
             self._sample = None
-            return
+            return False
         before, self._sample = self._sample, (raw, event.event, fold.said)
-        if before is None or before[1:] != self._sample[1:] or wire == b"":
-            return
+        if before is None or before[1:] != self._sample[1:]:
+            return False
         self._tries -= 1
         learned = self._learned(before[0], raw, event.event, fold.said or None)
-        if learned is not None:
-            self._bare, self._sample = learned, None
-            if wire is not None:
-                self._bare, self._wired = None, _wired(learned, raw, wire[: 2 * _SAMPLE_BYTES_MAX], self._bytes_max)
+        if learned is None:
+            return False
+        self._known, self._plain, self._sample, self.unframed = learned, None, None, True
+        return True
 
-    def _learned(self, old: bytes, raw: bytes, name: str, row: Row | None) -> _Pattern | None:
+    def learn_framing(self, event: Event, wire: bytes) -> None:
+        """An event that is known began this chunk: from now on events like it are skimmed, if they can be. With no
+        bytes they are not, until others are learned: somebody has to see them."""
+        self.unframed = False
+        if not wire or self._known is None:
+            return
+        found = _wired(self._known, event.raw, wire[: 2 * _SAMPLE_BYTES_MAX], self._bytes_max)
+        if found is not None:
+            self._known, self._plain = found, found.plain
+
+    def _learned(self, old: bytes, raw: bytes, name: str, row: Row | None) -> Pattern | None:
         cuts = _cuts(old, raw, self._fold.deciding)
         if cuts is None:
             return None
@@ -162,9 +163,9 @@ class Repeats:
             more = None if grown is None else grown - plain
             if more not in (0, len(_LONGER)) or (more and not is_text):
                 return None
-            text_bytes -= _decoded_size(pieces[number]) if more else 0
-            holes.append(_Hole(is_text, bool(more), parts[number + 1]))
-        return _Pattern(name, parts[0], tuple(holes), text_bytes, row, 0, 0)
+            text_bytes -= decoded_size(pieces[number]) if more else 0
+            holes.append(Hole(is_text, bool(more), parts[number + 1] if number < len(cuts) - 1 else b""))
+        return Pattern(name, parts[0], tuple(holes), parts[-1], text_bytes, row)
 
     def _judged(self, name: str, parts: list[bytes], pieces: list[bytes]) -> int | None:
         """The text of the event with these pieces in its holes; None if it says anything else."""
@@ -206,7 +207,7 @@ def _count_cuts(one: bytes, other: bytes, at: int) -> list[tuple[int, int, bool]
         return None
     pairs = zip(_DIGITS.finditer(one), _DIGITS.finditer(other), strict=True)
     spans = [(at + new.start(), at + new.end(), False) for old, new in pairs if old.group() != new.group()]
-    return spans if all(_COUNT.match(other, start - at) for start, _, _ in spans) else None
+    return spans if all(COUNT.match(other, start - at) for start, _, _ in spans) else None
 
 
 def _is_free(before: bytes, is_text: bool, deciding: frozenset[str]) -> bool:
@@ -215,7 +216,7 @@ def _is_free(before: bytes, is_text: bool, deciding: frozenset[str]) -> bool:
     return found is not None and found[1] not in _DECIDE and found[1].decode("utf-8", "replace") not in deciding
 
 
-def _wired(bare: _Pattern, raw: bytes, wire: bytes, event_bytes_max: int) -> _Pattern | None:
+def _wired(bare: Pattern, raw: bytes, wire: bytes, event_bytes_max: int) -> Pattern | None:
     """The pattern with its framing around it: for server-sent events of one data line, and for NDJSON."""
     before = wire.find(raw)
     if before < 0:
@@ -232,25 +233,4 @@ def _wired(bare: _Pattern, raw: bytes, wire: bytes, event_bytes_max: int) -> _Pa
         end = after[: after.index(b"\n") + 1]
     else:
         return None
-    *holes, last = bare.holes
-    return bare._replace(
-        head=wire[:before] + bare.head,
-        holes=(*holes, last._replace(after=last.after + end)),
-        before=before,
-        behind=len(end),
-    )
-
-
-def _text_at(raw: bytes, at: int) -> tuple[int, int]:
-    """(UTF-8 bytes of the JSON string whose inside begins here, where it ends); -1 if it is none, or empty."""
-    found = _TEXT.match(raw, at)
-    end = at if found is None else found.end()
-    return (_decoded_size(raw[at:end]) if end > at else -1), end
-
-
-def _decoded_size(piece: bytes) -> int:
-    """UTF-8 bytes of the inside of a JSON string; -1 if it is none."""
-    try:
-        return len(orjson.loads(b'"' + piece + b'"').encode())
-    except ValueError:
-        return -1
+    return bare.framed(wire[:before], end)

@@ -18,7 +18,8 @@ class Shape:
     A *path* is ``a.b``, with ``0`` for a list's first element and ``k=v`` for the element whose ``k`` is ``v``.
     ``|`` separates alternatives (the first present wins), ``+`` adds (a missing term counts 0, all missing: absent).
     Values that are no number from 0 to 10^18 are absent. The counts' names are the keys of the normalised record:
-    ``input`` includes cached tokens, ``output`` includes reasoning; ``seconds`` and ``requests`` are not tokens.
+    ``input`` includes cached tokens, ``output`` includes reasoning; ``seconds``, ``requests`` and ``cost`` (dollars)
+    are not tokens.
     """
 
     name: str
@@ -60,6 +61,7 @@ _ANTHROPIC = Shape(
         "output": "output_tokens",
         "cached_input": "cache_read_input_tokens",
         "cache_write": "cache_creation_input_tokens",
+        "cache_write_1h": "cache_creation.ephemeral_1h_input_tokens",
         "reasoning": "output_tokens_details.thinking_tokens",
         "requests": "server_tool_use.web_search_requests",
     },
@@ -85,6 +87,7 @@ _RESPONSES = Shape(
         "audio_output": "output_tokens_details.audio_tokens | output_token_details.audio_tokens",
         "image_input": "input_tokens_details.image_tokens",
         "image_output": "output_tokens_details.image_tokens",
+        "cost": "cost",
     },
 )
 
@@ -107,6 +110,8 @@ _CHAT = Shape(
         "audio_input": "prompt_tokens_details.audio_tokens",
         "audio_output": "completion_tokens_details.audio_tokens",
         "requests": "num_search_queries",
+        # Dollars, of resellers that say what they take: OpenRouter a number, Perplexity an object.
+        "cost": "cost | cost.total_cost",
     },
 )
 
@@ -187,6 +192,7 @@ _CONVERSE = Shape(
         "total": "totalTokens",
         "cached_input": "cacheReadInputTokens",
         "cache_write": "cacheWriteInputTokens",
+        "cache_write_1h": "cacheDetails.ttl=1h.inputTokens",
     },
 )
 
@@ -214,11 +220,11 @@ _WATSONX = Shape(
 )
 
 _TGI = Shape(
-    # The last event of /generate_stream; the prompt is never counted.
+    # The last event of /generate_stream; the prompt is counted since 2.4, and never in an answer that is no stream.
     name="tgi",
     at="details",
     need="generated_tokens",
-    counts={"output": "generated_tokens"},
+    counts={"input": "input_length", "output": "generated_tokens"},
 )
 
 _OLLAMA = Shape(

@@ -6,7 +6,7 @@ The rule: a Tap never raises and never waits. What it cannot read is in ``error`
 from gatekeeper.wire.decoding import Decoder
 from gatekeeper.wire.events import Event
 from gatekeeper.wire.framing import framer_for
-from gatekeeper.wire.memory import PAGE_BYTES, PROCESS, EventMemory
+from gatekeeper.wire.memory import PROCESS, EventMemory, Share
 from gatekeeper.wire.ndjson import LineFramer
 from gatekeeper.wire.sse import SseParser
 
@@ -18,7 +18,7 @@ class Tap:
     """One response. ``content_type`` and ``content_encoding`` are the response's headers ("" where absent).
     ``memory`` bounds what all taps that share it hold of unfinished events."""
 
-    __slots__ = ("_counted", "_decoder", "_framer", "_memory", "_plain", "decoded_bytes", "skips")
+    __slots__ = ("_decoder", "_framer", "_share", "decoded_bytes", "plain", "skips")
 
     def __init__(
         self,
@@ -29,9 +29,8 @@ class Tap:
         memory: EventMemory = PROCESS,
     ) -> None:
         self._decoder = Decoder(content_encoding)
-        self._plain = self._decoder.identity
-        self._memory = memory
-        self._counted = 0
+        self.plain = self._decoder.identity  # the bytes are what they are
+        self._share = Share(memory)
         self._framer = framer_for(content_type, event_bytes_max)
         # The framing, where whole events may be read elsewhere while it is ``idle``, and then skipped.
         self.skips = self._framer if isinstance(self._framer, SseParser | LineFramer) else None
@@ -44,7 +43,7 @@ class Tap:
 
     def decode(self, chunk: bytes) -> bytes:
         """The first half of ``feed``: who calls it must ``frame`` (or ``skip``) what it gives."""
-        decoded = chunk if self._plain else self._decoder.feed(chunk)
+        decoded = chunk if self.plain else self._decoder.feed(chunk)
         self.decoded_bytes += len(decoded)
         return decoded
 
@@ -52,26 +51,14 @@ class Tap:
         """The second half of ``feed``: the events that these decoded bytes complete."""
         framer = self._framer
         events = framer.feed(decoded)
-        pages = framer.held // PAGE_BYTES * PAGE_BYTES
-        if pages != self._counted:
-            self._count(pages)
+        if not self._share.fits(framer.held):
+            framer.drop()
         return events
-
-    def _count(self, pages: int) -> None:
-        if not self._memory.moved(self._counted, pages):
-            self._framer.drop()
-            pages = 0
-            self._memory.moved(self._counted, pages)
-        self._counted = pages
-
-    def __del__(self) -> None:
-        # A tap that nobody finished gives back what it counts.
-        self._memory.moved(self._counted, 0)
 
     def finish(self, clean: bool) -> list[Event]:
         """The events that only the end completes. ``clean``: the body ended as HTTP says, it was not cut."""
         events = self.frame(self._decoder.finish()) + self._framer.finish(clean)
-        self._count(0)
+        self._share.fits(0)
         return events
 
     @property

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from meters_reading import read, result
 
-from gatekeeper.meters import FUNCTIONS, NAMES, Context, Mark, RequestView, check_expression
+from gatekeeper.meters import FUNCTIONS, NAMES, Context, Mark, Metering, Outcome, RequestView, check_expression
 from gatekeeper.meters.evidence import plain_json
 from gatekeeper.meters.kinds import USAGE_MEMBERS
 from gatekeeper.meters.reference import REFERENCE, reference
@@ -18,8 +18,19 @@ TEXT = GUIDE.read_text("utf-8")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINE = re.compile(r"(?P<expression>.*?)\s*/\* (?P<expected>[^*]*) \*/")
 [STREAM] = [body for kind, body in BLOCK.findall(TEXT) if kind == "sse"]
-REQUEST = RequestView(model="gpt-4o", body=b'{"messages":[{"role":"user","content":"hi"}]}')
+[BODY] = re.findall(r"^`(\{.*\})`\.$", TEXT, re.MULTILINE)
+REQUEST = RequestView(model="gpt-4o", plan_id="pro", body=BODY.encode())
 LINES = [line for kind, body in BLOCK.findall(TEXT) if kind == "meter" for line in body.splitlines()]
+PLACES = [Context.ESTIMATE, Context.LIVE, Context.COST, Context.WHEN]
+PLACED = [(place, line) for place in PLACES for kind, body in BLOCK.findall(TEXT) if kind == place
+          for line in body.splitlines()]  # fmt: skip
+
+
+class Prices:
+    """The price of gpt-4o: $2.50 and $10 per million tokens."""
+
+    def cost(self, model, usage, at_ms):
+        return (usage["input"] * Decimal("2.5") + usage["output"] * 10) / 1_000_000 if model == "gpt-4o" else None
 
 
 def test_the_reference_is_made_from_the_registry():
@@ -30,7 +41,8 @@ def test_the_reference_is_made_from_the_registry():
 
 def test_the_guide_has_examples():
     assert len(LINES) >= 40
-    assert {kind for kind, _ in BLOCK.findall(TEXT)} == {"meter", "sse", "toml"}
+    assert {kind for kind, _ in BLOCK.findall(TEXT)} == {"meter", "sse", "toml", "python", *PLACES}
+    assert all(sum(place is each for each, _ in PLACED) >= 2 for place in PLACES)
 
 
 @pytest.mark.parametrize("line", LINES)
@@ -48,6 +60,30 @@ def test_an_example_of_the_guide_gives_what_its_comment_says(line):
     value = json.loads(expected.removesuffix(" default"), parse_float=Decimal)
     assert result(reading) == plain_json(value), expression
     assert reading.source is (Mark.NONE if value is None else source)
+
+
+@pytest.mark.parametrize(("place", "line"), PLACED)
+def test_an_example_of_each_place_gives_there_what_its_comment_says(place, line):
+    found = LINE.fullmatch(line)
+    assert found is not None, "an example ends in /* what it gives */"
+    expected = found["expected"]
+    meter, mistakes = check_expression(line, context=place)
+    if expected.startswith("mistake: "):
+        assert meter is None
+        assert expected.removeprefix("mistake: ") in mistakes[0].message
+        return
+    assert meter is not None, mistakes
+    if place in (Context.ESTIMATE, Context.WHEN):
+        units = meter.evaluate_request(REQUEST).units
+    else:
+        live = place is Context.LIVE
+        metering = Metering({} if live else {"m": meter}, REQUEST, prices=Prices(), live=meter if live else None)
+        metering.begin(200, "text/event-stream", "", {})
+        metering.feed(STREAM.encode() + b"\n")
+        readings = metering.finish(Outcome.COMPLETE)
+        units = metering.live.units if live else readings["m"].units
+    wanted = {"true": "1", "false": "0"}.get(expected, expected)
+    assert units == (None if wanted == "null" else Decimal(wanted))
 
 
 def test_the_guide_names_every_name_and_every_key_of_a_usage_record():

@@ -14,7 +14,7 @@ BODY = sse('{"usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7,"
 @pytest.mark.parametrize(
     ("text", "evidence"),
     [
-        ("usage().total ?? 1", {"usage()": {"input": 3, "output": 4, "total": 7}}),
+        ("usage().total ?? 1", {"usage()": {"input": 3, "output": 4, "total": 7, "cost": {"$decimal": "0.125"}}}),
         ("last(events, .json.usage.cost) * 2", {"last(events, .json.usage.cost)": {"$decimal": "0.125"}}),
         ("last(events, .json.q) ?? 5", {"last(events, .json.q)": None}),
         ("last(events, .json.q ?? 5)", {"last(events, .json.q ?? 5)": {"$marked": [2, 5]}}),

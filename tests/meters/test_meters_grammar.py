@@ -5,11 +5,20 @@ import sys
 import time
 
 import pytest
+from fakes.effort import examples
+from hypothesis import given
+from hypothesis import strategies as st
+from lark.exceptions import UnexpectedInput
+from meters_strategies import EXPRESSIONS
 
 from gatekeeper.diagnostics import Source
 from gatekeeper.meters import check_expression, compile_meter, generate
-from gatekeeper.meters.parse import parse
+from gatekeeper.meters.parse import _grammar, parse
 from gatekeeper.meters.printing import printed
+
+PLAIN = generate.build()
+WORDS = "a b .c ?.d [0] [1:] f( ) ( ) # , ?? + - * ** / % == not in and or | ? : let x = ; => 1 'a' { } [ ] ! .. null"
+TOKENS = st.lists(st.sampled_from(WORDS.split()), max_size=14).map(" ".join)
 
 
 def test_the_shipped_tables_are_what_the_grammar_gives():
@@ -43,6 +52,26 @@ def test_the_tables_load_in_20_ms():
         if load_s < max(0.020, 2 * loop_s):
             return
     raise AssertionError(times)
+
+
+def spans(branch):
+    """A tree of lark's, with where each of its parts stands."""
+    if not hasattr(branch, "children"):
+        return str(branch), branch.start_pos, branch.end_pos
+    below = [spans(child) for child in branch.children]
+    return branch.data, getattr(branch.meta, "start_pos", None), getattr(branch.meta, "end_pos", None), below
+
+
+@examples(200)
+@given(EXPRESSIONS | TOKENS)
+def test_the_steps_between_the_rules_that_are_left_out_change_no_tree(text):
+    trees = []
+    for grammar in (PLAIN, _grammar()):
+        try:
+            trees.append(spans(grammar.parse(text)))
+        except UnexpectedInput as problem:
+            trees.append((type(problem), problem.pos_in_stream))
+    assert trees[0] == trees[1]
 
 
 def test_checking_an_expression_is_quick_enough_for_a_playground():

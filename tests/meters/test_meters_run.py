@@ -90,15 +90,17 @@ def test_finishing_twice_gives_the_same_readings():
 
 
 def test_signals_and_usage_can_be_asked_while_the_stream_runs():
-    metering = Metering({"m": compile_meter("usage().total", context=Context.LIVE)}, RequestView())
+    live = compile_meter("usage().total", context=Context.LIVE)
+    metering = Metering({"m": compile_meter("usage().total")}, RequestView(), live=live)
     metering.begin(200, SSE, "", {})
     assert (metering.terminal_seen, metering.response_id, metering.usage_so_far()) == (False, None, None)
-    assert metering.reading_so_far("m").source is Mark.NONE
+    assert metering.live is None
     metering.feed(USAGE[:-14])
     usage = metering.usage_so_far()
     assert usage is not None
     assert usage["total"] == 7
-    assert metering.reading_so_far("m").units == 7
+    assert metering.live is not None
+    assert metering.live.units == 7
     metering.feed(USAGE[-14:])
     assert metering.terminal_seen
     assert metering.response_id == "chatcmpl-1"

@@ -17,9 +17,11 @@ from meters_strategies import EXPRESSIONS, PAYLOADS, REQUESTS
 
 from gatekeeper.meters import Context, Mark, Meter, Metering, Outcome, RequestView, check_expression, compile_meter
 from gatekeeper.meters.folds import AtBack
+from gatekeeper.meters.lines import LineCutter
 from gatekeeper.meters.slots import BodyText, Feed, SlotPlan
-from gatekeeper.meters.values import HELD_BYTES_MAX
+from gatekeeper.meters.values import HELD_BYTES_MAX, HELD_KEYS_MAX, Unmeasurable, weight
 from gatekeeper.wire.events import Event
+from gatekeeper.wire.memory import PROCESS, EventMemory
 
 # Calls for all that does not grow with the stream.
 FREE_CALLS = 2000
@@ -90,10 +92,42 @@ def test_law_2_a_slot_holds_little_whatever_passes(text, payloads):
     for _ in range(4):
         metering.feed(b"".join(f"data: {json.dumps(payload)}\n\n".encode() for payload in payloads))
     for slot in metering._runs["m"].slots:
-        places = slot.fold._place if isinstance(slot.fold, AtBack) else 1
         # Python's own boxes around 16 KiB and 256 keys of JSON: a dictionary costs some 100 bytes a key.
-        assert held_bytes(slot.fold, set()) <= places * (HELD_BYTES_MAX * 4 + 256 * 200), slot.plan.key
+        assert held_bytes(slot.fold, set()) <= HELD_BYTES_MAX * 4 + 256 * 200, slot.plan.key
         assert slot.error is not None or not any(isinstance(place, Event) for place in slot.run.frame[1:])
+
+
+SIZES = st.sampled_from([0, 40, 3000, 5400, 8100, 16_300, 16_500])
+
+
+@examples(100)
+@given(st.integers(1, 16), st.lists(st.tuples(SIZES, st.sampled_from([1, 100, 200, 300])), max_size=40))
+def test_law_2_all_places_from_the_back_have_the_room_of_one_slot_together(place, items):
+    fold = AtBack(place)
+    for number, (size, keys) in enumerate(items):
+        value = number if not size else {f"{key}": "x" * (size // keys) for key in range(keys)}
+        fold.add(value, 1)
+        held = [getattr(kept, "value", kept) for kept, _ in fold._ring]
+        weights = [weight(kept) for kept in held if isinstance(kept, dict)]
+        assert all(each is not None for each in weights)
+        assert sum(size for size, _ in weights) <= HELD_BYTES_MAX
+        assert sum(keys for _, keys in weights) <= HELD_KEYS_MAX
+    if len(items) >= place and not items[-place][0]:
+        assert fold.result() == (len(items) - place, 1)
+
+
+def test_law_2_what_does_not_fit_into_a_slot_is_an_error_where_it_is_asked_for():
+    def body(sizes):
+        return sse(*(json.dumps({"n": number, "t": "x" * size}) for number, size in enumerate(sizes)))
+
+    # The path is walked where the event passes: only its result is held.
+    assert read("len(events[-4].data)", body([3000] * 9)).units == 3017
+    assert read("events[-2]", body([9000] * 2)).source is Mark.MEASURED
+    found = read("events[-2]", body([9000] * 3))
+    assert found.source is Mark.ERROR
+    assert "16 KiB" in found.note
+    # Small ones behind large ones: what is asked for fits.
+    assert read("events[-2]", body([9000, 9000, 9000, 10, 10])).source is Mark.MEASURED
 
 
 def test_law_2_only_a_route_that_says_so_holds_the_body():
@@ -102,6 +136,40 @@ def test_law_2_only_a_route_that_says_so_holds_the_body():
     reading = read("len(upper(allData))", b"x" * 101, "text/plain", buffer_bytes_max=100)
     assert (reading.source, reading.note) == (Mark.ERROR, "the body is larger than buffer_bytes_max (100)")
     assert check_expression("len(upper(allData))")[0] is None
+
+
+def test_lines_and_bodies_that_are_held_count_for_the_process():
+    memory = EventMemory(100_000)
+    first, second = LineCutter(1 << 20, memory=memory), LineCutter(1 << 20, memory=memory)
+    for cutter in (first, second):
+        assert cutter.feed(b"a" * 60_000) == []
+    assert (first.dropped, second.dropped) == (0, 1)
+    assert 50_000 < memory.used <= 100_000
+    assert second.feed(b"a" * 90_000 + b"\nnext\n") == ["next"]
+    assert [len(line) for line in first.feed(b"\n") + first.finish()] == [60_000]
+    assert memory.used == 0
+    kept, other = BodyText(1 << 20, memory=memory), BodyText(1 << 20, memory=memory)
+    kept.add(b"b" * 60_000, 1)
+    with pytest.raises(Unmeasurable, match="too much for memory"):
+        other.add(b"b" * 60_000, 1)
+    assert 50_000 < memory.used <= 60_000
+    assert kept.result() == ("b" * 60_000, 1)
+    del kept, other
+    assert memory.used == 0
+
+
+@pytest.mark.parametrize("text", ["len(upper(allData))", "count(lines(allData))"])
+def test_a_body_or_a_line_that_the_process_has_no_room_for_is_an_error_and_no_charge_of_nothing(text):
+    used = PROCESS.used
+    room = PROCESS.bytes_max - used - 4096
+    assert PROCESS.moved(0, room)
+    try:
+        reading = read(text, b"x" * 50_000, "text/plain", sizes=[1000] * 50, buffer_bytes_max=1 << 20)
+    finally:
+        PROCESS.moved(room, 0)
+    assert (reading.source, reading.units) == (Mark.ERROR, None)
+    assert "too much for memory" in reading.note
+    assert PROCESS.used == used
 
 
 # -- types ---------------------------------------------------------------------------------------------------------

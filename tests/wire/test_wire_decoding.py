@@ -65,9 +65,11 @@ def test_chunking_changes_nothing(body: bytes, name: str, size: int) -> None:
     assert decoded(coding, pack(body), size) == (body, None)
 
 
+@pytest.mark.parametrize("letters", [0, 40_000, 3_000_000])  # brotli hands out 32 KiB at a time
+@pytest.mark.parametrize("size", [None, 1])
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd"])
-def test_an_event_that_was_flushed_comes_out_at_once(coding: str) -> None:
-    event = b"data: {}\n\n"
+def test_an_event_that_was_flushed_comes_out_at_once(coding: str, size: int | None, letters: int) -> None:
+    event = b'data: {"text": "%s"}\n\n' % (b"x" * letters)
     if coding == "br":
         packer = brotli.Compressor()
         first = packer.process(event) + packer.flush()
@@ -78,7 +80,8 @@ def test_an_event_that_was_flushed_comes_out_at_once(coding: str) -> None:
         gz = zlib.compressobj(wbits=31 if coding == "gzip" else 15)
         first = gz.compress(event) + gz.flush(zlib.Z_SYNC_FLUSH)
     decoder = Decoder(coding)
-    assert decoder.feed(first) == event
+    size = size or len(first)
+    assert b"".join(decoder.feed(first[at : at + size]) for at in range(0, len(first), size)) == event
     assert decoder.error is None
 
 

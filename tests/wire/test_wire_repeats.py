@@ -53,10 +53,13 @@ def read_skimming(
         for number, event in enumerate(tap.frame(decoded)):
             assert event.index == count + skipped
             count += 1
-            repeats.read(event, decoded if wire and not number else b"")
+            known = repeats.knows(event) or repeats.read(event)
+            if known and wire and not number and repeats.unframed:
+                repeats.learn_framing(event, decoded)
     for event in tap.finish(True):
         count += 1
-        repeats.read(event)
+        if not repeats.knows(event):
+            repeats.read(event)
     return (count + skipped, tap.dropped, tap.tail, *said(fold, signals)), skipped
 
 

@@ -1,6 +1,7 @@
 """The normalised usage, on own small streams (one for each shape) and on recorded responses."""
 
 import json
+import random
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ import pytest
 from fakes.effort import examples
 from hypothesis import given
 from hypothesis import strategies as st
+from wire_drawn import events_of
 
 from gatekeeper.wire.events import UNREAD, Event
 from gatekeeper.wire.paths import needles
+from gatekeeper.wire.shapes import COUNTS as COUNTS_OF_A_RECORD
 from gatekeeper.wire.tap import Tap
 from gatekeeper.wire.usage import SHAPES, Shape, UsageFold
 
@@ -45,8 +48,8 @@ def fold_json(*values: Any, prefilter: bool = True, shapes: tuple[Shape, ...] = 
 def test_an_own_stream_gives_exactly_its_usage(case: dict[str, Any]) -> None:
     body = (STREAMS / case["file"]).read_bytes()
     expected = dict(case["usage"]) if case["usage"] is not None else None
-    if expected and "seconds" in expected:
-        expected["seconds"] = Decimal(expected["seconds"])
+    for name in {"seconds", "cost"} & set(expected or ()):
+        expected[name] = Decimal(expected[name])
     for piece in (0, 1, 7):
         found = usage_of(body, case, piece)
         assert found == expected
@@ -98,12 +101,13 @@ FIELDS = (
     "prompt_tokens", "completion_tokens", "total_tokens", "input_tokens", "output_tokens", "inputTokens", "seconds",
     "outputTokens", "totalTokens", "promptTokenCount", "candidatesTokenCount", "totalTokenCount", "generated_tokens",
     "thoughtsTokenCount", "cachedContentTokenCount", "cache_read_input_tokens", "cache_creation_input_tokens",
-    "cacheReadInputTokens", "input_token_count", "generated_token_count", "prompt_n", "predicted_n",
-    "prompt_per_token_ms",
+    "cacheReadInputTokens", "cacheWriteInputTokens", "input_token_count", "generated_token_count", "prompt_n",
+    "predicted_n", "prompt_per_token_ms",
 )  # fmt: skip
 DETAILS = st.dictionaries(
     st.sampled_from(["cached_tokens", "reasoning_tokens", "audio_tokens", "image_tokens", "cache_write_tokens",
-                     "input_tokens", "output_tokens", "search_units", "thinking_tokens"]),
+                     "input_tokens", "output_tokens", "search_units", "thinking_tokens",
+                     "ephemeral_1h_input_tokens"]),
     COUNTS, max_size=4,
 )  # fmt: skip
 USAGES = st.dictionaries(
@@ -111,7 +115,7 @@ USAGES = st.dictionaries(
 ).flatmap(
     lambda counts: st.dictionaries(
         st.sampled_from(["prompt_tokens_details", "completion_tokens_details", "input_tokens_details", "tokens",
-                         "output_tokens_details", "billed_units"]), DETAILS, max_size=3
+                         "output_tokens_details", "billed_units", "cache_creation"]), DETAILS, max_size=3
     ).map(lambda details: {**counts, **details})
 )  # fmt: skip
 ITERATED = st.tuples(USAGES, st.lists(USAGES, max_size=3)).map(lambda pair: {**pair[0], "iterations": pair[1]})
@@ -151,7 +155,28 @@ def test_the_search_that_spares_parsing_changes_nothing(events: list[tuple[Any, 
 @examples(120)
 @given(st.lists(EVENTS, max_size=4))
 def test_parts_never_exceed_the_total(events: list[Any]) -> None:
+    is_consistent(fold_json(*events))
+
+
+@examples(500)
+@given(st.binary(max_size=160))
+def test_parts_never_exceed_the_total_whatever_the_provider(raw: bytes) -> None:
+    events = events_of(raw)
     found = fold_json(*events)
+    is_consistent(found)
+    assert found == fold_json(*events, prefilter=False)
+
+
+def test_the_bytes_speak_of_usage_in_every_shape() -> None:
+    seen = set()
+    chance = random.Random(1)
+    for _ in range(20_000):
+        found = fold_json(*events_of(chance.randbytes(chance.randrange(160))))
+        seen |= set(found or ())
+    assert seen >= {*COUNTS_OF_A_RECORD, "billed", "message", "output_billed", "output_placeholder"}
+
+
+def is_consistent(found: dict[str, Any] | None) -> None:
     if found is None:
         return
     flat = [value for value in found.values() if type(value) in (int, Decimal)]
@@ -163,6 +188,7 @@ def test_parts_never_exceed_the_total(events: list[Any]) -> None:
         assert "message" not in found or (found["message"]["total"] or 0) <= total
     if known is not None:
         assert (found.get("cached_input") or 0) + (found.get("cache_write") or 0) <= known
+        assert found.get("cache_write_1h", 0) <= found.get("cache_write", known)
 
 
 @examples(100)
@@ -235,10 +261,24 @@ def test_one_search_serves_the_shapes_of_a_chat_stream() -> None:
     fold.feed(Event(0, "message", "", b'{"choices":[{"delta":{"content":"a"}}]}'))
     event = Event(1, "message", "", b'{"choices":[{"delta":{"content":"a"}}],"usage":null}')
     fold.feed(event)
-    assert event._json is UNREAD
+    assert event.parsed is UNREAD
 
 
 def test_keys_that_may_be_spelled_in_other_ways_are_never_searched() -> None:
     assert needles(frozenset({"größe"})) is None
     assert needles(frozenset({"a/b"})) is None
     assert needles(frozenset()) == ()
+
+
+def test_what_a_reseller_says_it_takes_is_in_the_record_and_is_no_count() -> None:
+    counts = {"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 15}
+    known = {"input": 12, "output": 3, "total": 15}
+    # OpenRouter says a number, Perplexity an object; no number is not a cost.
+    assert fold_json({"usage": {**counts, "cost": 0.000837}}) == {**known, "cost": Decimal("0.000837")}
+    assert fold_json({"usage": {**counts, "cost": {"total_cost": 0.006}}}) == {**known, "cost": Decimal("0.006")}
+    assert fold_json({"usage": {**counts, "cost": 20}}) == {**known, "cost": 20}
+    for odd in ("0.1", None, -1, True, {}):
+        assert fold_json({"usage": {**counts, "cost": odd}}) == known
+    said = {"type": "response.completed", "response": {"usage": {"input_tokens": 12, "output_tokens": 3, "cost": 0.5}}}
+    assert fold_json(said) == {**known, "cost": Decimal("0.5")}
+    assert fold_json({"cost": 1, "choices": []}) is None
