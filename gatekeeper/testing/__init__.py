@@ -16,17 +16,24 @@ if importlib.util.find_spec("hypothesis") is None:
     )
 
 from gatekeeper.testing.anthropic import anthropic_streams
+from gatekeeper.testing.assistants import assistants_streams
+from gatekeeper.testing.audio import speech_streams, transcription_streams
+from gatekeeper.testing.bedrock import bedrock_streams
 from gatekeeper.testing.checks import assert_chunking_law, assert_meters, assert_never_defaults
 from gatekeeper.testing.cohere import cohere_streams
 from gatekeeper.testing.everything import any_streams
 from gatekeeper.testing.gemini import gemini_streams
+from gatekeeper.testing.llamacpp import llamacpp_streams
 from gatekeeper.testing.ollama import ollama_streams
 from gatekeeper.testing.openai import openai_streams
+from gatekeeper.testing.replicate import replicate_streams
 from gatekeeper.testing.responses import RESPONSES_VENDORS, openai_responses_streams
 from gatekeeper.testing.script import Switches
-from gatekeeper.testing.single import embedding_answers, image_answers
+from gatekeeper.testing.single import embedding_answers, image_answers, rerank_answers
 from gatekeeper.testing.stream import ProviderStream
+from gatekeeper.testing.tgi import tgi_streams
 from gatekeeper.testing.vendors import VENDORS
+from gatekeeper.testing.watsonx import watsonx_streams
 from gatekeeper.testing.wiring import chunkings
 
 __all__ = [
@@ -39,12 +46,21 @@ __all__ = [
     "assert_chunking_law",
     "assert_meters",
     "assert_never_defaults",
+    "assistants_streams",
+    "bedrock_streams",
     "chunkings",
     "cohere_streams",
     "embedding_answers",
     "gemini_streams",
     "image_answers",
+    "llamacpp_streams",
     "ollama_streams",
     "openai_responses_streams",
     "openai_streams",
+    "replicate_streams",
+    "rerank_answers",
+    "speech_streams",
+    "tgi_streams",
+    "transcription_streams",
+    "watsonx_streams",
 ]

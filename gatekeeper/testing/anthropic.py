@@ -27,12 +27,17 @@ def anthropic_streams(**switches: Unpack[SwitchWords]) -> SearchStrategy[Provide
     return _streams(Switches(**switches))
 
 
+def message_script(draw: DrawFn, switches: Switches) -> Script:
+    """One streamed message before it is written; Bedrock packs its events into frames."""
+    return _Message(draw, switches).script()
+
+
 @st.composite
 def _streams(draw: DrawFn, switches: Switches) -> ProviderStream:
     streamed = draw(st.sampled_from((True, True, False))) if switches.streamed is None else switches.streamed
     refused = switches.usage is False or (switches.errors and switches.usage is None and rarely(draw, 6))
     if streamed:
-        script = _Message(draw, switches).script()
+        script = message_script(draw, switches)
     elif refused and switches.errors:
         script = refusal(draw, _DIALECT, _DIALECT)
     else:
@@ -46,6 +51,20 @@ def _usage(draw: DrawFn) -> dict[str, int]:
         fields["cache_read_input_tokens"] = draw(counts(0))
         fields["cache_creation_input_tokens"] = draw(counts(0))
     return fields
+
+
+def _kept(draw: DrawFn, fields: dict[str, int]) -> dict[str, int]:
+    """How much of what was written to the cache is kept for an hour, as the truth says it; older answers do not."""
+    return {"cache_write_1h": draw(up_to(fields[_FIELDS[1]]))} if draw(st.booleans()) else {}
+
+
+def _cache_creation(fields: dict[str, int], kept: dict[str, int]) -> dict[str, Any]:
+    """The same as Anthropic writes it."""
+    if not kept:
+        return {}
+    hour = min(kept["cache_write_1h"], fields[_FIELDS[1]])
+    short = fields[_FIELDS[1]] - hour
+    return {"cache_creation": {"ephemeral_5m_input_tokens": short, "ephemeral_1h_input_tokens": hour}}
 
 
 def _truth(fields: dict[str, int], output: int | None, **more: Any) -> dict[str, Any]:
@@ -62,6 +81,7 @@ class _Message:
         self.draw, self.switches = draw, switches
         self.telling = Telling()
         self.start = _usage(draw)
+        self.kept = _kept(draw, self.start)
         self.guess = draw(st.integers(1, 40))
 
     def tell(self, kind: str, **fields: Any) -> None:
@@ -94,9 +114,8 @@ class _Message:
         return self.telling.script(_DIALECT, _DIALECT, kind, habits=_HABITS)
 
     def _open(self) -> None:
-        cached = {"ephemeral_5m_input_tokens": self.start[_FIELDS[1]], "ephemeral_1h_input_tokens": 0}
-        newer = {"cache_creation": cached, "service_tier": "standard"} if self.draw(st.booleans()) else {}
-        usage = {**self.start, **newer, "output_tokens": self.guess}
+        newer = {"service_tier": "standard"} if self.kept else {}
+        usage = {**self.start, **_cache_creation(self.start, self.kept), **newer, "output_tokens": self.guess}
         message: dict[str, Any] = {
             "model": "claude-opus-4-1-20250805",
             "id": "msg_x",
@@ -104,7 +123,7 @@ class _Message:
             "role": "assistant",
         }
         message |= {"content": [], "stop_reason": None, "stop_sequence": None}
-        truth = _truth(self.start, None, output_placeholder=True)
+        truth = _truth(self.start, None, **self.kept, output_placeholder=True)
         self.tell("message_start", message={**message, "usage": usage}, truth=truth)
 
     def _blocks(self) -> None:
@@ -122,13 +141,14 @@ class _Message:
         if draw(st.booleans()) and way.startswith("delta"):
             # Cumulative: an earlier message_delta says less.
             early = draw(st.integers(0, output))
-            self._delta({"output_tokens": early}, _truth(told, early), None)
+            self._delta({"output_tokens": early}, _truth(told, early, **self.kept), None)
         usage: dict[str, Any] = {"output_tokens": output}
-        more: dict[str, Any] = {}
+        more: dict[str, Any] = dict(self.kept)
         if way == "server tool":
             told["input_tokens"] += draw(counts())
             searches = draw(st.integers(1, 5))
-            usage["server_tool_use"] = {"web_search_requests": searches}
+            # A fetch costs nothing but its tokens.
+            usage["server_tool_use"] = {"web_search_requests": searches, "web_fetch_requests": draw(st.integers(0, 3))}
             more["requests"] = searches
         elif way == "delta repeats the input" and draw(st.booleans()):
             thought = draw(up_to(output))
@@ -146,10 +166,10 @@ class _Message:
         first = dict(self.start)
         summary = self.draw(counts())
         passes = [
-            {**first, "output_tokens": summary, "type": "compaction"},
-            {**last, "output_tokens": output, "type": "message"},
+            {**first, **_cache_creation(first, self.kept), "output_tokens": summary, "type": "compaction"},
+            {**last, **_cache_creation(last, self.kept), "output_tokens": output, "type": "message"},
         ]
-        whole = _truth({name: first[name] + last[name] for name in _FIELDS}, summary + output)
+        whole = _truth({name: first[name] + last[name] for name in _FIELDS}, summary + output, **self.kept)
         top = _truth(last, output)
         whole["message"] = {name: top[name] for name in ("input", "output", "total")}
         self._delta({**last, "output_tokens": output, "iterations": passes}, whole, "end_turn")
@@ -165,6 +185,7 @@ def _answer(draw: DrawFn, switches: Switches) -> Script:
     body |= {"content": [{"type": "text", "text": text}], "stop_reason": "end_turn", "stop_sequence": None}
     if switches.usage is False:
         return single(_DIALECT, _DIALECT, body, None, "no usage")
-    body["usage"] = {**fields, "output_tokens": output}
+    kept = _kept(draw, fields)
+    body["usage"] = {**fields, **_cache_creation(fields, kept), "output_tokens": output}
     habits = Habits(indented=draw(st.booleans()))
-    return single(_DIALECT, _DIALECT, body, _truth(fields, output), habits=habits)
+    return single(_DIALECT, _DIALECT, body, _truth(fields, output, **kept), habits=habits)

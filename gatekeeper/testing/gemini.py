@@ -73,6 +73,8 @@ class _Counts:
         }  # fmt: skip
         made |= {name: count for name, count in optional.items() if count}
         made |= {"totalTokenCount": self.total, "promptTokensDetails": _modalities(read)}
+        parts = {"cacheTokensDetails": self.cached, "toolUsePromptTokensDetails": self.tool}
+        made |= {name: _modalities({"TEXT": count}) for name, count in parts.items() if count}
         if self._vendor == "vertex":
             made["trafficType"] = "ON_DEMAND"
         return made

@@ -9,39 +9,77 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
+from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
 from gatekeeper.config.gateway import Dialect, Route
 from gatekeeper.meters import Mark, Meter, RequestView
 from gatekeeper.testing.anthropic import anthropic_streams
+from gatekeeper.testing.assistants import assistants_streams
+from gatekeeper.testing.audio import speech_streams, transcription_streams
+from gatekeeper.testing.bedrock import bedrock_streams
 from gatekeeper.testing.cohere import cohere_streams
 from gatekeeper.testing.gemini import gemini_streams
 from gatekeeper.testing.judging import Asked, Judge, all_of, judge_chunking, judge_defaults, judge_errors, judge_figure
 from gatekeeper.testing.judging import read as read_stream
+from gatekeeper.testing.llamacpp import llamacpp_streams
 from gatekeeper.testing.ollama import ollama_streams
 from gatekeeper.testing.openai import openai_streams
+from gatekeeper.testing.replicate import replicate_streams
 from gatekeeper.testing.responses import openai_responses_streams
 from gatekeeper.testing.search import find_complaint
-from gatekeeper.testing.single import embedding_answers, image_answers
+from gatekeeper.testing.single import embedding_answers, image_answers, rerank_answers
 from gatekeeper.testing.stream import ProviderStream
+from gatekeeper.testing.tgi import tgi_streams
 from gatekeeper.testing.vendors import VENDORS
+from gatekeeper.testing.watsonx import watsonx_streams
 
 Maker = Callable[..., SearchStrategy[ProviderStream]]
 _SAMPLES = 40
 _MODEL = "made-up-model"
 _REQUEST = b'{"model": "made-up-model", "stream": true, "messages": [{"role": "user", "content": "Hello"}]}'
-_COUNTS = ("total", "output", "input")
+# What a meter may be meant to read, the likeliest first.
+_COUNTS = ("total", "output", "input", "seconds", "requests")
+_WHOLES = ("total", "output", "input")
 # Part of an upstream's host, and the vendor behind it; any other host may be anybody.
 _HOSTS = {
     "api.openai.com": "openai", "azure.com": "azure", "mistral.ai": "mistral", "deepseek.com": "deepseek",
     "groq.com": "groq", "x.ai": "xai", "openrouter.ai": "openrouter", "perplexity.ai": "perplexity",
 }  # fmt: skip
+# How the path of an endpoint ends that only one kind of provider has, whatever the route's dialect.
+_ENDPOINTS: dict[str, Maker] = {
+    "/api/chat": ollama_streams,
+    "/api/generate": ollama_streams,
+    "/api/embed": lambda **words: embedding_answers("ollama", **words),
+    "/rerank": rerank_answers,
+    "/v2/embed": lambda **words: embedding_answers("cohere", **words),
+    "/v1/embed": lambda **words: embedding_answers("cohere", **words),
+    "/text/generation_stream": lambda **words: watsonx_streams(**{**words, "streamed": True}),
+    "/text/generation": lambda **words: watsonx_streams(**{**words, "streamed": False}),
+    "/generate_stream": lambda **words: tgi_streams(**{**words, "streamed": True}),
+    "/generate": lambda **words: tgi_streams(**{**words, "streamed": False}),
+    "/converse-stream": lambda **words: bedrock_streams("converse", **{**words, "streamed": True}),
+    "/converse": lambda **words: bedrock_streams("converse", **{**words, "streamed": False}),
+    "/invoke-with-response-stream": lambda **words: bedrock_streams("invoke", **words),
+    "/predictions": replicate_streams,
+    "/threads/runs": assistants_streams,
+    "/runs": assistants_streams,
+    "/submit_tool_outputs": assistants_streams,
+    "/audio/transcriptions": transcription_streams,
+    "/audio/translations": transcription_streams,
+    "/audio/speech": speech_streams,
+    ":embedContent": lambda **words: embedding_answers("gemini", **words),
+    ":batchEmbedContents": lambda **words: embedding_answers("gemini", **words),
+}
 
 
 def streams_for(route: Route, host: str = "") -> Maker | None:
     """What makes responses for this route, or None where nothing is known of its endpoint. ``host`` is the upstream's
     (it tells the vendor). The maker takes the keywords of ``Switches``."""
     path = (route.rewrite or route.pattern.text).split("?")[0]
+    known = next((maker for ending, maker in _ENDPOINTS.items() if path.endswith(ending)), None)
+    if known is not None:
+        return known
     if route.dialect is Dialect.ANTHROPIC:
         return anthropic_streams if path.endswith(("/messages", "/*")) else None
     if route.dialect is Dialect.GEMINI:
@@ -64,7 +102,9 @@ def _openai(path: str, host: str) -> Maker | None:
     vendors = tuple(found) or tuple(VENDORS)
 
     def chat(**words: Any) -> SearchStrategy[ProviderStream]:
-        return openai_streams(vendors, **words)
+        made = openai_streams(vendors, **words)
+        # llama.cpp runs anywhere, and under no name of its own.
+        return made if found else st.one_of(made, made, made, made, llamacpp_streams(**words))
 
     def completions(**words: Any) -> SearchStrategy[ProviderStream]:
         return openai_streams(vendors, endpoint="completions", **words)
@@ -74,8 +114,7 @@ def _openai(path: str, host: str) -> Maker | None:
 
     endings: dict[str, Maker] = {
         "/chat/completions": chat, "/completions": completions, "/responses": openai_responses_streams,
-        "/embeddings": embedding_answers, "/images/generations": image_answers, "/api/chat": ollama_streams,
-        "/api/generate": ollama_streams, "/*": anything,
+        "/embeddings": embedding_answers, "/images/generations": image_answers, "/*": anything,
     }  # fmt: skip
     return next((maker for ending, maker in endings.items() if path.endswith(ending)), None)
 
@@ -110,7 +149,8 @@ def judge_for(meter: Meter, make: Maker, asked: Asked, *, charged: bool = True) 
 
     def sample(stream: ProviderStream, sizes: tuple[int, ...]) -> None:
         usage = stream.usage or {}
-        if usage.get("output") is not None and len({usage[name] for name in _COUNTS}) < len(_COUNTS):
+        said = [usage[name] for name in _WHOLES if usage.get(name) is not None]
+        if usage.get("output") is not None and len(set(said)) < len(said):
             return  # counts that are equal by chance tell nothing
         reading = read_stream(meter, stream, (), asked)
         seen["all"] += 1

@@ -155,7 +155,16 @@ def judge_record(meter: Meter, asked: Asked | None = None) -> Judge:
 
 
 def _same(found: Mapping[str, Any] | None, expected: Mapping[str, Any] | None) -> bool:
-    return found == expected if found is None or expected is None else dict(found) == dict(expected)
+    return found == expected if found is None or expected is None else dict(found) == _as_stored(expected)
+
+
+def _as_stored(usage: Mapping[str, Any]) -> dict[str, Any]:
+    """A record as a reading stores it: fractions are text, so that no digit is lost."""
+    shown: dict[str, Any] = {}
+    for name, count in usage.items():
+        fraction = isinstance(count, Decimal) and count != count.to_integral_value()
+        shown[name] = plain(count) if fraction else int(count) if isinstance(count, Decimal) else count
+    return shown
 
 
 def _record(usage: Mapping[str, Any] | None) -> str:

@@ -5,6 +5,7 @@ The rule: every count is drawn first, then written where the vendor writes it; t
 """
 
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any, Unpack
 
 from hypothesis import strategies as st
@@ -18,6 +19,8 @@ from gatekeeper.testing.wiring import draw_stream
 from gatekeeper.testing.writing import counts, draw_words, rarely, up_to
 
 _DIALECT = "openai"
+# Dollars, where the vendor says them with the tokens.
+_COST = "cost"
 _RECORDED = ("cached_input", "cache_write", "reasoning", "audio_input", "audio_output")
 _CREATED = 1_755_133_833
 _ERROR = {"message": "The server had an error processing your request.", "type": "server_error"}
@@ -95,12 +98,14 @@ class _Counts:
     def truth(self, done: int | None = None) -> dict[str, Any]:
         """What that object says."""
         output = self.output if done is None else done
-        made = {"input": self.input, "output": output, "total": self.input + output}
+        made: dict[str, Any] = {"input": self.input, "output": output, "total": self.input + output}
         if done is None:
             said = {name.removeprefix("zero "): self._parts[name] for name in self._details.values()}
             made |= {name: said[name] for name in _RECORDED if name in said}
             if self.output > self.written:
                 made["output_billed"] = self.output
+            if self._details and _COST in self._vendor.extras:
+                made[_COST] = Decimal(str(self._vendor.extras[_COST]))
         return made
 
     def overthink(self) -> None:

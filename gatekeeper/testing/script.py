@@ -19,6 +19,7 @@ class Framing(StrEnum):
     LINES = "lines"
     ARRAY = "array"
     JSON = "json"
+    FRAMES = "frames"
 
 
 class SwitchWords(TypedDict, total=False):
@@ -34,7 +35,8 @@ class SwitchWords(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Switches:
-    """What may occur. ``usage``: True only responses that say a total, False only those that do not, None both;
+    """What may occur. ``usage``: True only responses that say a total (or what their endpoint says instead: seconds,
+    search units), False only those that do not, None both; an endpoint that never says anything ignores it.
     ``streamed`` likewise. ``errors``: failures inside a 200, and non-2xx answers. ``cuts``: connections that break.
     ``encodings``: gzip, br, zstd, deflate. ``noise``: comments, a BOM, CR and CRLF, bodies without a last blank line,
     split emoji: whatever providers and proxies do to a stream without changing what it says."""
@@ -46,15 +48,15 @@ class Switches:
     encodings: bool = True
     noise: bool = True
 
-    def allow(self, usage: Usage | None) -> bool:
-        """Whether a response with this truth was asked for."""
-        return self.usage is None or self.usage == (usage is not None and usage["total"] is not None)
+    def allow(self, usage: Usage | None, says: str = "total") -> bool:
+        """Whether a response with this truth was asked for; ``says``: the count that it tells at most."""
+        return self.usage is None or not says or self.usage == (usage is not None and usage.get(says) is not None)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """One event. ``value`` is written as JSON, a str as it is. ``usage`` is the truth from here on. ``outside``: the
-    text stands in no field (Gemini's bare error)."""
+    text stands in no field (Gemini's bare error, a comment that a provider always sends)."""
 
     value: Any
     usage: Usage | None
@@ -64,7 +66,8 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Habits:
-    """How a provider writes its events where nothing else was drawn. ``padded``: blanks after the JSON (Anthropic)."""
+    """How a provider writes its events where nothing else was drawn. ``padded``: blanks after the JSON (Anthropic).
+    ``ids``: the id of each event, with ``{at}`` for its number. ``close``: no space after the colon (TGI)."""
 
     newline: str = "\n"
     spaced: bool = False
@@ -73,6 +76,8 @@ class Habits:
     data_first: bool = False
     blank_lines_first: bool = False
     padded: bool = False
+    ids: str = ""
+    close: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,7 @@ class Script:
     notes: tuple[str, ...] = ()
     habits: Habits = Habits()
     status: int = 200
+    says: str = "total"
 
 
 @dataclass
@@ -110,13 +116,14 @@ class Telling:
         content_type: str,
         framing: Framing = Framing.SSE,
         habits: Habits | None = None,
+        says: str = "total",
     ) -> Script:
         """The finished script."""
         steps, notes = tuple(self.steps), tuple(self.notes)
-        return Script(dialect, vendor, framing, content_type, steps, notes, habits or Habits())
+        return Script(dialect, vendor, framing, content_type, steps, notes, habits or Habits(), says=says)
 
 
 def single(dialect: str, vendor: str, value: Any, usage: Usage | None, *notes: str, **how: Any) -> Script:
-    """A JSON answer. ``how``: ``status``, ``habits``, ``content_type``."""
+    """A JSON answer. ``how``: ``status``, ``habits``, ``content_type``, ``says``."""
     content_type = how.pop("content_type", "application/json")
     return Script(dialect, vendor, Framing.JSON, content_type, (Step(value, usage),), notes, **how)

@@ -19,6 +19,9 @@ _SUFFIXES = {
     "application/x-ndjson": ".ndjson",
     "application/stream+json": ".ndjson",
     "application/json": ".json",
+    "application/vnd.amazon.eventstream": ".bin",
+    "text/plain": ".txt",
+    "audio/mpeg": ".mp3",
 }
 _NAMED = {".sse": "text/event-stream", ".ndjson": "application/x-ndjson", ".json": "application/json"}
 # A terminal shows this much; the file holds all of it.
@@ -33,7 +36,8 @@ class ProviderStream:
     the truth, in the shape of the language's ``usage()``: ``input``, ``output`` and ``total`` are always in it (None:
     the response does not say), other counts where the provider wrote them; None where nothing speaks of usage.
     ``outcome`` is ``cut`` where the connection broke: then the truth is that of the part which arrived. ``note`` says
-    what is special about it.
+    what is special about it. ``says`` is the count that such an answer tells at most: mostly ``total``, but ``output``,
+    ``seconds`` or ``requests`` where its endpoint never tells a total, and "" where it tells nothing at all.
     """
 
     dialect: str
@@ -47,11 +51,17 @@ class ProviderStream:
     note: str = ""
     status: int = 200
     outcome: Outcome = Outcome.COMPLETE
+    says: str = "total"
 
     @property
     def says_total(self) -> bool:
         """Whether the truth holds a total."""
         return self.usage is not None and self.usage["total"] is not None
+
+    @property
+    def says_usage(self) -> bool:
+        """Whether the truth holds the count that such an answer tells at most."""
+        return self.usage is not None and self.usage.get(self.says) is not None
 
     @property
     def headers(self) -> dict[str, str]:

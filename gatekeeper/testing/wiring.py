@@ -11,6 +11,7 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 
 from gatekeeper.meters import Outcome
 from gatekeeper.testing.encoding import CODINGS, encoded
+from gatekeeper.testing.frames import frame_of
 from gatekeeper.testing.script import Framing, Script, Step, Switches, Usage
 from gatekeeper.testing.stream import ProviderStream
 from gatekeeper.testing.writing import as_json, rarely
@@ -55,7 +56,7 @@ def draw_stream(draw: DrawFn, script: Script, switches: Switches) -> ProviderStr
     if switches.cuts and script.status == 200 and rarely(draw, _CUT_ONE_IN):
         at = draw(st.integers(0, len(plain)) | st.sampled_from(_edges(parts, len(first))))
         known = _known(script.steps, parts, len(first), at)
-        if switches.allow(known):
+        if switches.allow(known, script.says):
             usage, outcome, plain = known, Outcome.CUT, plain[:at]
             notes.append("cut")
     coding = draw(st.sampled_from(("", "", "", *CODINGS))) if switches.encodings else ""
@@ -72,6 +73,7 @@ def draw_stream(draw: DrawFn, script: Script, switches: Switches) -> ProviderStr
         note=", ".join(notes),
         status=script.status,
         outcome=outcome,
+        says=script.says,
     )
 
 
@@ -108,6 +110,8 @@ def _body(draw: DrawFn, script: Script, switches: Switches, notes: list[str]) ->
     style = _style(draw, script, switches, notes)
     if script.framing is Framing.SSE:
         return _sse(draw, script, switches, style, notes)
+    if script.framing is Framing.FRAMES:
+        return b"", [_frame(draw, step, script, style, switches) for step in script.steps], b""
     texts = [_text(step, script, style) for step in script.steps]
     if script.framing is Framing.LINES:
         parts = [_part("", text, style.newline) for text in texts]
@@ -118,13 +122,17 @@ def _body(draw: DrawFn, script: Script, switches: Switches, notes: list[str]) ->
         parts = [_part("" if at == 0 else between, text, "") for at, text in enumerate(texts)]
         return b"[", parts, b"" if style.tail == "open" else f"{style.newline}]".encode()
     before = "\n" * draw(st.integers(1, 3)) if script.habits.blank_lines_first and draw(st.booleans()) else ""
-    return before.encode(), [_part("", texts[0], draw(st.sampled_from(("", "\n"))))], b""
+    part = _part("", texts[0], draw(st.sampled_from(("", "\n"))))
+    if isinstance(script.steps[0].value, list):
+        # Its only item has arrived before the bracket has.
+        part = _Part(part.raw, len(texts[0].removesuffix("]").rstrip().encode()))
+    return before.encode(), [part], b""
 
 
 def _style(draw: DrawFn, script: Script, switches: Switches, notes: list[str]) -> _Style:
     habits = script.habits
     if not switches.noise:
-        return _Style(habits.newline, " ", habits.spaced, False, habits.data_first, "whole")
+        return _Style(habits.newline, "" if habits.close else " ", habits.spaced, False, habits.data_first, "whole")
     ends = ("\n", "\r\n", "\r") if script.framing is Framing.SSE else ("\n", "\r\n")
     newline = draw(st.sampled_from((habits.newline, *(end for end in ends if end != habits.newline))))
     tail = draw(st.sampled_from(("whole", "whole", "line", "open")))
@@ -149,6 +157,12 @@ def _text(step: Step, script: Script, style: _Style) -> str:
         return step.value
     indented = script.habits.indented and script.framing is not Framing.SSE
     return as_json(step.value, spaced=style.spaced, ascii_only=style.ascii_only, indented=indented)
+
+
+def _frame(draw: DrawFn, step: Step, script: Script, style: _Style, switches: Switches) -> _Part:
+    """A binary frame: it has arrived with the last byte of its checksum."""
+    raw = frame_of(step.event, _text(step, script, style).encode(), odd=switches.noise and rarely(draw, 8))
+    return _Part(raw, len(raw))
 
 
 def _part(before: str, payload: str, after: str) -> _Part:
@@ -181,6 +195,10 @@ def _sse(
             parts.append(_part(comments, text.replace("\n", n), end))
             continue
         name = f"event: {step.event}{n}" if step.event else ""
+        if habits.ids:
+            name = f"id: {habits.ids.format(at=at)}{n}{name}"
+        # Text that is no JSON may have several lines.
+        text = text.replace("\n", f"{n}data:{style.space}")
         padded = " " * draw(st.integers(0, 15)) if habits.padded else ""
         if style.data_first and name and end == n + n:
             parts.append(_part(f"{comments}data:{style.space}", text, padded + n + name + n))

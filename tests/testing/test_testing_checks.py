@@ -19,11 +19,15 @@ from gatekeeper.testing import (
     assert_chunking_law,
     assert_meters,
     assert_never_defaults,
+    assistants_streams,
+    bedrock_streams,
     cohere_streams,
     gemini_streams,
+    llamacpp_streams,
     ollama_streams,
     openai_responses_streams,
     openai_streams,
+    watsonx_streams,
 )
 
 HEADLINE = "json(sseLastData(allData)).usage.total_tokens"
@@ -53,6 +57,16 @@ WRONG = {
     ),
     "a cached prompt has no count": (
         "last(events, .json.prompt_eval_count) + last(events, .json.eval_count)", ollama_streams()
+    ),
+    "the steps of a run are in the run": ("sum(events, .json.usage.total_tokens)", assistants_streams()),
+    "Amazon leaves the cache out": (
+        "last(events, .json.usage.inputTokens + .json.usage.outputTokens)", bedrock_streams("converse")
+    ),
+    "the first event has the input": (
+        "last(events, .json.results[0].input_token_count + .json.results[0].generated_token_count)", watsonx_streams()
+    ),
+    "the timings leave the cache out": (
+        "last(events, .json.timings.prompt_n + .json.timings.predicted_n)", llamacpp_streams(usage=True)
     ),
     "a flat price is no measured total": ("1", any_streams()),
 }  # fmt: skip

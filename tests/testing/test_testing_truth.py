@@ -5,41 +5,50 @@ import zlib
 import brotli
 import pytest
 import zstandard
-from testing_dialects import STRATEGIES, sampled
+from fakes.effort import FACTOR, unhurried
+from testing_dialects import ALWAYS_STREAMED, NEVER_STREAMED, STRATEGIES, sampled
 
+from gatekeeper import testing
 from gatekeeper.meters import Outcome
 from gatekeeper.testing import any_streams, assert_chunking_law, assert_meters, openai_streams
 from gatekeeper.testing.script import Framing, Habits, Script, Step, Switches
 from gatekeeper.testing.wiring import draw_stream
 
 # Where special things are made, and how many responses it takes to see all of them.
-SPECIAL = {"openai": 80, "groq": 40, "responses": 80, "anthropic": 150, "gemini": 120, "cohere": 30, "ollama": 20}
+SPECIAL = {
+    "openai": 80, "groq": 40, "responses": 80, "anthropic": 150, "gemini": 120, "cohere": 30, "ollama": 20,
+    "bedrock": 30, "bedrock invoke": 60, "assistants": 40, "llamacpp": 30, "tgi": 30, "transcriptions": 30,
+    "speech": 10, "replicate": 10,
+}  # fmt: skip
 PLAIN = {"errors": False, "cuts": False, "encodings": False, "noise": False}
 
 
+@unhurried
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_usage_reads_the_whole_truth_of_every_dialect(name):
-    assert_meters("usage()", STRATEGIES[name](), reads="usage", examples=40, seed=11)
+    assert_meters("usage()", STRATEGIES[name](), reads="usage", examples=30 * FACTOR, seed=11)
 
 
+@unhurried
 def test_usage_reads_the_same_however_the_bytes_are_cut():
-    assert_chunking_law("usage()", any_streams(), examples=100, seed=12)
+    assert_chunking_law("usage()", any_streams(), examples=100 * FACTOR, seed=12)
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_the_switches_are_kept(name):
     make = STRATEGIES[name]
     for stream in sampled(make(usage=True), 10):
-        assert stream.says_total
+        assert stream.says_usage or not stream.says
     for stream in sampled(make(usage=False), 10):
-        assert not stream.says_total
+        assert not stream.says_usage and not stream.says_total
     for stream in sampled(make(**PLAIN), 10):
         assert (stream.status, stream.outcome, stream.content_encoding) == (200, Outcome.COMPLETE, "")
         assert "error" not in stream.note and "line end" not in stream.note and stream.bytes == stream.plain
         assert b": keep-alive" not in stream.bytes and not stream.bytes.startswith(b"\xef\xbb\xbf")
-    for stream in sampled(make(streamed=False), 5):
-        assert not stream.streamed
-    if name not in ("embeddings", "images"):
+    if name not in ALWAYS_STREAMED:
+        for stream in sampled(make(streamed=False), 5):
+            assert not stream.streamed
+    if name not in NEVER_STREAMED:
         for stream in sampled(make(streamed=True), 5):
             assert stream.streamed
 
@@ -59,9 +68,15 @@ ALL_NOTES = {
     "no usage", "usage under x_groq only", "usage under x_groq too", "error in the stream", "BOM", "cut",
     "no blank line at the end", "no line end at the end", "line ends '\\r'", "line ends '\\r\\n'", "server tool",
     "compaction", "delta has the output only", "delta repeats the input", "message_start twice", "incomplete",
-    "failed", "failed with usage", "bare error at the end", "the prompt's count may fall", "v1", "v2",
+    "failed", "failed with usage", "bare error at the end", "the prompt's count may fall", "v1", "v2", "converse",
+    "anthropic inside", "llama inside", "exception in the stream", "the run is completed", "the run is incomplete",
+    "the run is failed", "the run is requires_action", "timings alone", "usage and timings", "with the input",
+    "seconds", "tokens", "audio", "text without usage",
 }  # fmt: skip
-ALL_TYPES = {"text/event-stream", "application/json", "application/x-ndjson", "application/stream+json"}
+ALL_TYPES = {
+    "text/event-stream", "application/json", "application/x-ndjson", "application/stream+json", "text/plain",
+    "audio/mpeg", "application/vnd.amazon.eventstream",
+}  # fmt: skip
 # What a seed makes depends on what else is loaded; several seeds make sure of what is rare.
 SEEDS = 8
 
@@ -77,7 +92,9 @@ def missing_from(streams):
         "a large one": any(len(stream.plain) > 65_536 for stream in streams),
         "half an emoji": any(b"\\ud83d" in stream.plain for stream in streams),
         "usage is null": any(b'"usage":null' in stream.plain for stream in streams),
-        "partial usage": any(stream.usage is not None and not stream.says_total for stream in streams),
+        "partial usage": any(stream.usage is not None and not stream.says_usage for stream in streams),
+        "an hour in the cache": any((stream.usage or {}).get("cache_write_1h") for stream in streams),
+        "output alone": any(stream.says == "output" and stream.says_usage for stream in streams),
     }
     return missing | {name for name, found in seen.items() if not found}
 
@@ -89,18 +106,33 @@ def test_everything_special_occurs():
         if not missing_from(streams):
             break
     assert missing_from(streams) == set()
-    partial = [stream for stream in streams if stream.usage is not None and not stream.says_total]
-    assert all(stream.dialect == "anthropic" for stream in partial)
+    partial = [stream for stream in streams if stream.usage is not None and not stream.says_usage]
+    assert all(stream.dialect == "anthropic" or "anthropic inside" in stream.note for stream in partial)
 
 
 def test_any_streams_are_of_every_dialect():
+    dialects = {
+        "openai", "openai_responses", "openai_audio", "anthropic", "gemini", "cohere", "ollama", "bedrock",
+        "assistants", "watsonx", "tgi", "replicate",
+    }  # fmt: skip
     seen = set()
     for number in range(SEEDS):
         seen |= {(stream.dialect, stream.vendor) for stream in sampled(any_streams(), 250, number)}
-        if len({dialect for dialect, _ in seen}) == 6 and len(seen) > 12:
+        if {dialect for dialect, _ in seen} == dialects and len(seen) > 20:
             break
-    assert {dialect for dialect, _ in seen} == {"openai", "openai_responses", "anthropic", "gemini", "cohere", "ollama"}
-    assert len(seen) > 12
+    assert {dialect for dialect, _ in seen} == dialects
+    assert len(seen) > 20
+
+
+@pytest.mark.parametrize(
+    ("make", "known"),
+    [(testing.bedrock_streams, "converse, invoke"), (testing.transcription_streams, "seconds, tokens"),
+     (testing.embedding_answers, "openai, cohere, gemini, ollama")],
+)  # fmt: skip
+def test_a_word_that_is_not_known_is_refused(make, known):
+    for wrong in ("nobody", ()):
+        with pytest.raises(ValueError, match=f"is not among {known}"):
+            make(wrong)
 
 
 def test_the_coding_gives_back_the_body():

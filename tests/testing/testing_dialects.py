@@ -18,8 +18,22 @@ STRATEGIES: dict[str, Callable[..., SearchStrategy[ProviderStream]]] = {
     "cohere": testing.cohere_streams,
     "ollama": testing.ollama_streams,
     "embeddings": testing.embedding_answers,
+    "other embeddings": partial(testing.embedding_answers, ("cohere", "gemini", "ollama")),
     "images": testing.image_answers,
+    "rerank": testing.rerank_answers,
+    "transcriptions": testing.transcription_streams,
+    "speech": testing.speech_streams,
+    "assistants": testing.assistants_streams,
+    "llamacpp": testing.llamacpp_streams,
+    "watsonx": testing.watsonx_streams,
+    "tgi": testing.tgi_streams,
+    "replicate": testing.replicate_streams,
+    "bedrock": partial(testing.bedrock_streams, "converse"),
+    "bedrock invoke": partial(testing.bedrock_streams, "invoke"),
 }
+# Always one answer, or always a stream; a switch that asks for the other is not kept.
+NEVER_STREAMED = ("embeddings", "other embeddings", "images", "rerank")
+ALWAYS_STREAMED = ("bedrock invoke",)
 
 
 def sampled(streams: SearchStrategy[ProviderStream], examples: int, seed_number: int = 0) -> list[ProviderStream]:
