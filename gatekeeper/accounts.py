@@ -88,10 +88,9 @@ class Accounts:
         return await self._update(replace(await self.customer(customer_id), plan_id=self._check_plan(plan_id)))
 
     async def set_disabled(self, customer_id: str, disabled: bool) -> Customer:
-        """Refuse (or admit again) every call of a customer. Calls in flight go on."""
+        """Refuse (or admit again) every call of a customer. Calls in flight go on. Who was disabled because a payment
+        failed is from now on disabled by the operator: only he lets him in again."""
         customer = await self.customer(customer_id)
-        if disabled and customer.disabled_ms is not None:
-            return customer
         return await self._update(replace(customer, disabled_ms=self._clock.now_ms() if disabled else None))
 
     async def create_key(self, customer_id: str, wish: KeyWish) -> NewKey:

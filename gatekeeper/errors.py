@@ -32,16 +32,19 @@ class Code(StrEnum):
     BAD_REQUEST = "bad_request"
     BODY_TOO_LARGE = "body_too_large"
     HEADERS_TOO_LARGE = "headers_too_large"
+    TOO_MANY_SUBJECTS = "too_many_subjects"
     RATE_LIMITED = "rate_limited"
     EXCEEDS_RATE = "exceeds_rate"
     LIMIT_HELD = "limit_held"
     EXCEEDS_LIMIT = "exceeds_limit"
     QUOTA_EXCEEDED = "quota_exceeded"
     BUDGET_EXCEEDED = "budget_exceeded"
+    BUDGET_SOFT_CAP = "budget_soft_cap"
     ADMIN_KEY_REQUIRED = "admin_key_required"
     NOT_FOUND = "not_found"
     CONFLICT = "conflict"
     LEDGER_UNAVAILABLE = "ledger_unavailable"
+    BILLER_UNAVAILABLE = "biller_unavailable"
     SHUTTING_DOWN = "shutting_down"
     UPSTREAM_UNAVAILABLE = "upstream_unavailable"
     UPSTREAM_PROTOCOL = "upstream_protocol"
@@ -77,18 +80,23 @@ REFUSALS: dict[Code, RefusalKind] = {
     Code.BAD_REQUEST: RefusalKind(400, "The request cannot be understood."),
     Code.BODY_TOO_LARGE: RefusalKind(413, "The request body is larger than the route allows."),
     Code.HEADERS_TOO_LARGE: RefusalKind(431, "The request headers are larger than the gateway allows."),
+    Code.TOO_MANY_SUBJECTS: RefusalKind(
+        429, "The API key has brought too many new users and agents within an hour.", retry_helps=True
+    ),
     Code.RATE_LIMITED: RefusalKind(429, "The rate limit is used up for the moment.", retry_helps=True),
     Code.EXCEEDS_RATE: RefusalKind(429, "The input alone is larger than the rate limit."),
     Code.LIMIT_HELD: RefusalKind(429, "What remains of the limit is held by calls in flight.", retry_helps=True),
     Code.EXCEEDS_LIMIT: RefusalKind(402, "The call may cost more than what remains of the limit."),
     Code.QUOTA_EXCEEDED: RefusalKind(402, "The plan's quota is used up."),
     Code.BUDGET_EXCEEDED: RefusalKind(402, "The budget is used up."),
+    Code.BUDGET_SOFT_CAP: RefusalKind(402, "The soft limit is reached, and the call accepts no cheaper model."),
     Code.ADMIN_KEY_REQUIRED: RefusalKind(401, "The admin API needs a valid X-Admin-Key."),
     Code.NOT_FOUND: RefusalKind(404, "There is no such thing."),
     Code.CONFLICT: RefusalKind(409, "This already exists, or has changed in the meantime."),
     Code.LEDGER_UNAVAILABLE: RefusalKind(
         503, "The ledger cannot be reached, so no call is admitted.", retry_helps=True
     ),
+    Code.BILLER_UNAVAILABLE: RefusalKind(503, "The billing provider cannot be reached.", retry_helps=True),
     Code.SHUTTING_DOWN: RefusalKind(503, "The gateway is shutting down.", retry_helps=True),
     Code.UPSTREAM_UNAVAILABLE: RefusalKind(502, "The upstream cannot be reached.", retry_helps=True),
     Code.UPSTREAM_PROTOCOL: RefusalKind(502, "The upstream's answer is not valid HTTP.", retry_helps=True),
@@ -129,9 +137,11 @@ class Refusal(GatekeeperError):
         retry_after_s: int | None = None,
         private: str | None = None,
         headers: tuple[tuple[str, str], ...] = (),
+        status: int | None = None,
     ) -> None:
         self.code = code
-        self.status = REFUSALS[code].status
+        # Another one than usual only where HTTP has a word for it: 503 for what we leave alone.
+        self.status = status or REFUSALS[code].status
         self.public = public or REFUSALS[code].sentence
         self.hint = hint
         self.limit = limit

@@ -1,23 +1,31 @@
 """``gatekeeper check``: read the whole configuration, execute its examples, and say everything that is wrong."""
 
 import argparse
+import asyncio
 from decimal import Decimal
 from pathlib import Path
 
 from gatekeeper.cli.fuzz import fuzz
 from gatekeeper.cli.output import add_command, add_json_flag, complain, print_json, rendered, whole_number
 from gatekeeper.cli.recordings import Recording, read_with, request_view
-from gatekeeper.cli.settings import add_config_flag, read_gateway
+from gatekeeper.cli.settings import add_config_flag, read_gateway, with_reader
 from gatekeeper.config.gateway import Gateway, Route, RouteExample
 from gatekeeper.diagnostics import Mistake, Mistakes
+from gatekeeper.errors import Fault
 from gatekeeper.meters import Outcome
-from gatekeeper.money import plain
+from gatekeeper.money import amount_text, plain
+from gatekeeper.rules.limits import Scope
+from gatekeeper.rules.overlays import Family, Overlay
+from gatekeeper.stores import SqlStore
 from gatekeeper.wire.shapes import Shape
 
 # Small pieces, as a network would deliver them: the reading must not depend on it.
 _CHUNK_BYTES = 7
 # Where counter-examples are kept, to be replayed.
 FUZZ_FOLDER = Path("gatekeeper-fuzz")
+# Whoever checks a file does not wait for a database that is away.
+_READ_WAIT_S = 3.0
+_SHOWN_MAX = 20
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -46,11 +54,33 @@ def run(arguments: argparse.Namespace) -> int:
     found = [] if arguments.fuzz is None else fuzz(gateway, arguments.fuzz, FUZZ_FOLDER, arguments.seed)
     for one in found:
         complain(one.text + "\n")
-    code = _tell((*gateway.warnings, *failed), arguments.json, "" if failed or found else done)
+    overlays = overlays_of(gateway)
+    code = _tell((*gateway.warnings, *failed), arguments.json, "" if failed or found else done, overlays)
     return 2 if found else code
 
 
-def _tell(mistakes: tuple[Mistake, ...], as_json: bool, done: str) -> int:
+def overlays_of(gateway: Gateway) -> tuple[Overlay, ...]:
+    """The limits that operators have set over the files; none where there is no database to be read, because what is
+    written can be checked without one."""
+
+    async def work(store: SqlStore) -> tuple[Overlay, ...]:
+        async with asyncio.timeout(_READ_WAIT_S):
+            return (await store.limits_snapshot(0)).overlays
+
+    try:
+        return with_reader(gateway, work)
+    except (Fault, OSError, ValueError):
+        return ()
+
+
+def _shown_overlay(overlay: Overlay) -> str:
+    cap = "unlimited" if overlay.cap is None else amount_text(overlay.dimension, overlay.cap)
+    whom = overlay.scope if overlay.scope is Scope.GLOBAL else f"{overlay.scope} {overlay.subject}"
+    span = overlay.span if overlay.family is Family.STOCK else f"{overlay.span} ms"
+    return f"  {overlay.id}  {whom}: {cap} {overlay.dimension} per {span} ({overlay.mode}, {overlay.name})"
+
+
+def _tell(mistakes: tuple[Mistake, ...], as_json: bool, done: str, overlays: tuple[Overlay, ...] = ()) -> int:
     errors = [mistake for mistake in mistakes if mistake.severity == "error"]
     if as_json:
         print_json(
@@ -67,6 +97,7 @@ def _tell(mistakes: tuple[Mistake, ...], as_json: bool, done: str) -> int:
                     }
                     for one in mistakes
                 ],
+                "overlays": [each.id for each in overlays],
             }
         )
         return 2 if errors else 0
@@ -76,6 +107,10 @@ def _tell(mistakes: tuple[Mistake, ...], as_json: bool, done: str) -> int:
         complain(f"{len(errors)} mistake{'s' if len(errors) > 1 else ''}")
         return 2
     print(done)
+    if overlays:
+        print(f"{len(overlays)} limits were set by operators and beat what the files say ('gatekeeper limits list'):")
+        for each in overlays[:_SHOWN_MAX]:
+            print(_shown_overlay(each))
     return 0
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from gatekeeper.cli.output import add_command, add_json_flag, print_json, whole_number
 from gatekeeper.cli.settings import add_config_flag, read_gateway, with_reader
 from gatekeeper.clock import SystemClock
+from gatekeeper.rules.billing import BACKLOG_BOUND_MS
 from gatekeeper.rules.diagnosis import Check, Figures, all_well, check_schema, diagnose
 from gatekeeper.rules.windows import DAY_MS
 from gatekeeper.stores import SqlStore
@@ -23,8 +24,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "doctor",
         "check that the ledger adds up",
         "Check that the ledger adds up: nothing is held by nobody, every counter is the sum of its calls, what is\n"
-        "owed is what was charged, and how many calls of each route were not measured. It only reads, also beside\n"
-        "a gateway that runs. Exit code 1 where anything is wrong.",
+        "owed is what was charged, batches for the biller are what is owed, and how many calls of each route were\n"
+        "not measured. It only reads, also beside a gateway that runs. Exit code 1 where anything is wrong.",
     )
     parser.add_argument(
         "--days", type=whole_number(1, 36_500), default=30, metavar="N", help="of which routes are judged (default: 30)"
@@ -53,7 +54,10 @@ def run(arguments: argparse.Namespace) -> int:
             return schema, None
         now_ms = clock.now_ms()
         # After an outage of the database the sweeper itself waits for one whole expiry.
-        return schema, await store.figures(now_ms - arguments.days * DAY_MS, now_ms - grace_ms, limit=SHOWN_MAX)
+        since_ms = now_ms - arguments.days * DAY_MS
+        # Where nobody is told, all of it waits, and that is no mistake.
+        unbilled_ms = now_ms - BACKLOG_BOUND_MS if gateway.stripe.reports else 0
+        return schema, await store.figures(since_ms, now_ms - grace_ms, unbilled_ms=unbilled_ms, limit=SHOWN_MAX)
 
     schema, figures = with_reader(gateway, work, any_schema=True)
     checks: tuple[Check, ...] = (check_schema(*schema),)

@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
         holding = await store.holding(call_id)
         entries = await store.entries(call_id)
         if entries:
-            return explain_call(entries, holding, gateway)
+            return explain_call(entries, holding, gateway, await store.attempts(call_id))
         return None if holding is None else explain_hold(holding, SystemClock().now_ms())
 
     told = with_reader(gateway, work)
@@ -69,6 +69,11 @@ def _held(told: Mapping[str, Any]) -> Iterator[str]:
 def _settled(told: Mapping[str, Any]) -> Iterator[str]:
     yield f"Call {told['id']}: {grouped(told['units'])} units, charged ${told['charge']}"
     yield from _who(told)
+    for attempt in told["attempts"]:
+        who = f"{attempt['upstream']}, {attempt['model']}" if attempt["model"] else attempt["upstream"]
+        yield _row("tried", f"{attempt['number']}. {who}: {attempt['said']}")
+    if told["model_requested"] is not None:
+        yield _row("asked for", f"{told['model_requested']}; {told['model']} served")
     status = "no answer" if told["status"] is None else f"status {told['status']}"
     yield _row("ended", f"{told['outcome']}, {status}, after {told['duration_ms']} ms")
     yield from _read(told["reading"])
@@ -100,10 +105,7 @@ def _who(told: Mapping[str, Any]) -> Iterator[str]:
 def _read(reading: Mapping[str, Any]) -> Iterator[str]:
     if reading["meter"] is not None:
         yield _row("meter", f"{reading['meter']}  [{reading['hash_today']}]")
-    for name, value in reading["evidence"].items():
-        text = json.dumps(value)
-        text = text if len(text) <= _EVIDENCE_LETTERS_MAX else text[:_EVIDENCE_LETTERS_MAX] + "..."
-        yield _row("evidence", f"{name} = {text}")
+    yield from _evidence(reading["evidence"])
     yield _row("read", f"{reading['source']}" + (f" ({reading['note']})" if reading["note"] else ""))
     if reading["policy"] is not None:
         yield _row("policy", reading["policy"])
@@ -111,6 +113,13 @@ def _read(reading: Mapping[str, Any]) -> Iterator[str]:
     if again is not None:
         same = "the same" if again["same"] else "NOT the same"
         yield _row("again", f"{grouped(again['units'])} units, {again['source']}: {same}")
+
+
+def _evidence(seen: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in seen.items():
+        text = json.dumps(value)
+        text = text if len(text) <= _EVIDENCE_LETTERS_MAX else text[:_EVIDENCE_LETTERS_MAX] + "..."
+        yield _row("evidence", f"{name} = {text}")
 
 
 def _charged(step: Mapping[str, Any]) -> Iterator[str]:
@@ -128,17 +137,31 @@ def _charged(step: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _cost(cost: Mapping[str, Any]) -> Iterator[str]:
+    stated = cost["expression"]
+    if stated is not None:
+        yield from _stated(stated)
     if cost["cost"] is None:
         yield _row("cost", "not known: the model has no price")
         return
     price = cost["price"]
-    if price is not None:
+    if price is not None and not (stated is not None and stated["used"]):
         figures = ", ".join(
             f"{name} {value}" for name, value in price.items() if name not in ("model", "source", "per", "provider")
         )
         yield _row("price", f"{price.get('model')} ({price.get('source')}), $ per {price.get('per'):,}: {figures}")
     same = {True: "; again: the same", False: "; again: NOT the same", None: ""}[cost["same"]]
     yield _row("cost", f"${cost['cost']} at the provider{same}; charge less cost: ${cost['margin']}")
+
+
+def _stated(stated: Mapping[str, Any]) -> Iterator[str]:
+    """What the route's ``cost`` has read."""
+    if stated["text"] is not None:
+        yield _row("cost of", f"{stated['text']}  [{stated['hash_today']}]")
+    yield from _evidence(stated["evidence"] or {})
+    note = f" ({stated['note']})" if stated["note"] else ""
+    found = "nothing" if stated["dollars"] is None else f"${stated['dollars']}"
+    instead = "" if stated["used"] else "; the price list counts"
+    yield _row("read", f"{found}, {stated['source']}{note}{instead}")
 
 
 def _row(name: str, text: str) -> str:

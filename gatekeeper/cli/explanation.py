@@ -5,19 +5,20 @@ Pure; the result is JSON-ready, with exact amounts as decimal strings.
 """
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gatekeeper.config.gateway import Gateway, Route, Unmeasured
 from gatekeeper.meters import Mark
-from gatekeeper.money import amount_text, dollars_text, plain, units_text, units_to_micro
-from gatekeeper.ports import Entry, Holding, UsageRecord
+from gatekeeper.money import amount_text, dollars_text, dollars_to_nano, plain, units_text, units_to_micro
+from gatekeeper.ports import Attempt, Entry, Holding, UsageRecord
 from gatekeeper.rules.charges import Counted, OverageStep, on_quota, overage_step
 from gatekeeper.rules.holds import HoldState
 from gatekeeper.rules.prices import cost_nano, price_of
 from gatekeeper.rules.remeter import Again, Seen, estimated_tokens, read_again
 
 _PRICE = "$price"
+_COST = "$cost"
 
 
 def instant(ms: int) -> str:
@@ -59,8 +60,10 @@ def again_on(route: Route, record: UsageRecord) -> Again:
     return read_again(route.meter, seen_of(record), free=route.free, default_micro=default, estimates=estimates)
 
 
-def explain_call(entries: Sequence[Entry], holding: Holding | None, gateway: Gateway) -> dict[str, Any]:
-    """The whole of one call that is over: its record, and its correction where there is one."""
+def explain_call(
+    entries: Sequence[Entry], holding: Holding | None, gateway: Gateway, attempts: Sequence[Attempt] = ()
+) -> dict[str, Any]:
+    """The whole of one call that is over: its record, its correction where there is one, and who did not serve it."""
     record = entries[-1].record
     warnings: list[str] = []
     units_micro = sum(entry.record.units_micro for entry in entries)
@@ -76,6 +79,8 @@ def explain_call(entries: Sequence[Entry], holding: Holding | None, gateway: Gat
         "route": record.route,
         "upstream": record.upstream,
         "model": record.model,
+        "model_requested": record.model_requested,
+        "attempts": [_attempt(each) for each in attempts],
         "method": record.method,
         "path": record.path,
         "streamed": record.streamed,
@@ -89,10 +94,29 @@ def explain_call(entries: Sequence[Entry], holding: Holding | None, gateway: Gat
         "reading": _reading(record, units_micro, route, warnings),
         "steps": [_step(entry, gateway, warnings) for entry in entries],
         "counted": [_counted(line) for entry in entries for line in entry.counted],
-        "cost": _cost(entries, charge_nano, warnings),
+        "cost": _cost(entries, charge_nano, route, warnings),
         "overrun": units_text(max(entry.record.overrun_micro for entry in entries)),
         "history": _history(entries, holding),
         "warnings": warnings,
+    }
+
+
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    took_ms = attempt.ended_ms - attempt.started_ms
+    if attempt.fault == "breaker_open":
+        said = "passed over, because it had failed too often"
+    elif attempt.fault is not None:
+        said = f"{attempt.fault.replace('_', ' ')} after {took_ms} ms"
+    else:
+        said = f"status {attempt.status} after {took_ms} ms"
+    return {
+        "number": attempt.number,
+        "upstream": attempt.upstream,
+        "model": attempt.model,
+        "status": attempt.status,
+        "fault": attempt.fault,
+        "took_ms": took_ms,
+        "said": said,
     }
 
 
@@ -129,7 +153,7 @@ def _reading(record: UsageRecord, units_micro: int, route: Route | None, warning
         "source": record.source,
         "note": record.note,
         "usage": record.usage,
-        "evidence": {name: value for name, value in record.evidence.items() if name != _PRICE},
+        "evidence": {name: value for name, value in record.evidence.items() if name not in (_PRICE, _COST)},
         "meter": None,
         "hash_today": None,
         "again": None,
@@ -234,16 +258,30 @@ def _counted(line: Counted) -> dict[str, Any]:
     }
 
 
-def _cost(entries: Sequence[Entry], charge_nano: int, warnings: list[str]) -> dict[str, Any]:
-    """What the provider takes: the record's figure, and the same from the price and the usage that were kept."""
+def _cost(entries: Sequence[Entry], charge_nano: int, route: Route | None, warnings: list[str]) -> dict[str, Any]:
+    """What the provider takes: the record's figure, and the same from what was kept: the evidence of the route's
+    ``cost``, or the price and the usage."""
     record = entries[-1].record
     costs = [entry.record.cost_nano for entry in entries if entry.record.cost_nano is not None]
-    shown = record.evidence.get(_PRICE)
-    told: dict[str, Any] = {"cost": None, "margin": None, "price": shown, "again": None, "same": None}
+    shown, stated = record.evidence.get(_PRICE), record.evidence.get(_COST)
+    told: dict[str, Any] = {
+        "cost": None,
+        "margin": None,
+        "price": shown,
+        "expression": None if stated is None else _stated(stated, route, warnings),
+        "again": None,
+        "same": None,
+    }
     if not costs:
         return told
     cost = sum(costs)
     told |= {"cost": dollars_text(cost), "margin": dollars_text(charge_nano - cost)}
+    if stated is not None and stated.get("used"):
+        again = told["expression"]["again"]
+        told |= {"again": again, "same": None if again is None else again == told["cost"]}
+        if told["same"] is False and not told["expression"]["other"]:
+            warnings.append(f"the evidence of 'cost' gives ${again}, the record has ${told['cost']}")
+        return told
     if shown is None:
         return told
     try:
@@ -259,6 +297,26 @@ def _cost(entries: Sequence[Entry], charge_nano: int, warnings: list[str]) -> di
     told |= {"again": None if again is None else dollars_text(again), "same": again == cost}
     if again != cost:
         warnings.append(f"the price and the usage that were kept give {told['again']}, the record has ${told['cost']}")
+    return told
+
+
+def _stated(stated: Mapping[str, Any], route: Route | None, warnings: list[str]) -> dict[str, Any]:
+    """What the route's ``cost`` said then, and what that of today makes of the same evidence."""
+    told = {name: stated.get(name) for name in ("hash", "source", "note", "dollars", "used", "evidence")}
+    told |= {"text": None, "hash_today": None, "other": False, "again": None}
+    today = None if route is None else route.cost
+    if today is None:
+        warnings.append("the route has no 'cost' any more: what it said is not read again")
+        return told
+    told |= {"text": today.text, "hash_today": today.hash, "other": today.hash != stated.get("hash")}
+    if told["other"]:
+        warnings.append(
+            f"the 'cost' of the route is another one today ({today.hash}, then {stated.get('hash')}): "
+            "what is read again is read with today's"
+        )
+    reading = today.replay(stated.get("evidence") or {})
+    if reading.units is not None:
+        told["again"] = dollars_text(dollars_to_nano(reading.units))
     return told
 
 

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from gatekeeper.cli.history import kept_history
 from gatekeeper.cli.output import Unusable, add_command, add_json_flag, complain, print_json, rendered, whole_number
 from gatekeeper.cli.recordings import Recording, add_recording_flags, feed, read_recording, request_view
 from gatekeeper.diagnostics import Mistake, Severity
-from gatekeeper.meters import FUNCTIONS, Context, Meter, Outcome, Reading, RequestView, check_expression
+from gatekeeper.meters import FUNCTIONS, NAMES, Context, Meter, Outcome, Reading, RequestView, check_expression
 from gatekeeper.meters.watching import Watching
 from gatekeeper.money import plain
 
@@ -176,13 +177,14 @@ def _typed() -> Iterator[str]:
     with contextlib.suppress(ImportError):
         import readline
 
-        names = [function.name for function in FUNCTIONS]
+        names = sorted({function.name for function in FUNCTIONS} | set(NAMES))
         readline.set_completer(lambda text, state: [*(n for n in names if n.startswith(text)), None][state])
         readline.parse_and_bind("tab: complete")
-    print("An expression a line; TAB completes functions; Ctrl-D ends.")
-    while True:
-        try:
-            yield input(PROMPT)
-        except EOFError:
-            print()
-            return
+    print("An expression a line; TAB completes names; Ctrl-D ends.")
+    with kept_history():
+        while True:
+            try:
+                yield input(PROMPT)
+            except EOFError:
+                print()
+                return

@@ -2,18 +2,20 @@
 
 import argparse
 import asyncio
+import contextlib
 import gc
 import logging
 import os
 import signal
 import socket
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gatekeeper.assembly import House, build_house
 from gatekeeper.cli.output import PORT, add_command, complain, complain_with_hint, rendered, whole_number
-from gatekeeper.cli.server import TellingServer, listen, run_loop, set_up_logging, uvicorn_server
+from gatekeeper.cli.process import raised_limits
+from gatekeeper.cli.server import BACKLOG, TellingServer, listen, run_loop, set_up_logging, uvicorn_server
 from gatekeeper.cli.settings import add_config_flag, opened, read_gateway
 from gatekeeper.cli.workers import Supervisor
 from gatekeeper.config import load_gateway
@@ -30,16 +32,19 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "serve",
         "run the gateway",
         "Run the gateway until SIGTERM or Ctrl-C: calls in flight may end, then all is settled.\n"
-        "SIGHUP reads the configuration again; one with mistakes changes nothing.",
+        "SIGHUP reads the configuration again; one with mistakes changes nothing. With --workers, SIGUSR2 replaces\n"
+        "the processes one by one (after an update, say): no connection is refused and no call is cut.",
     )
     add_config_flag(parser)
     parser.add_argument("--host", metavar="HOST", help="listen here instead of [server] host")
     parser.add_argument("--port", type=PORT, metavar="N", help="listen here instead of [server] port")
     parser.add_argument(
-        "--workers", type=whole_number(1, 256), default=1, metavar="N", help="processes, one a core (default: 1)"
+        "--workers", type=whole_number(1, 256), metavar="N", help="processes, one a core, watched over by one more"
     )
-    # How a worker is told that it has a parent.
+    # How a worker is told that it has a parent, where it listens, and whom it tells that it does.
     parser.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--listening-fd", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)
     parser.set_defaults(run=run)
 
 
@@ -54,25 +59,43 @@ def run(arguments: argparse.Namespace) -> int:
         complain(rendered(gateway.warnings))
     set_up_logging()
     gateway = replace(gateway, server=server)
-    if arguments.workers > 1:
+    for warning in raised_limits():
+        log.warning("%s", warning)
+    if arguments.workers is not None:
         return _supervise(gateway, arguments)
-    return run_loop(serve(gateway, arguments.config, supervised=arguments.supervised))
+    place = Place(arguments.listening_fd, arguments.ready_fd) if arguments.supervised else None
+    return run_loop(serve(gateway, arguments.config, place))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a worker stands: the socket that its parent made for it, and the pipe on which it says that it is up."""
+
+    listening_fd: int
+    ready_fd: int
 
 
 def _supervise(gateway: Gateway, arguments: argparse.Namespace) -> int:
-    """Migrate once, keep the address (bound, never listened on), and let the workers serve on it."""
-    bound = _bind(gateway, shared=True)
-    if bound is None:
-        return 1
-    with bound:
+    """Migrate once, make a socket for each worker, and let the workers serve on them."""
+    with contextlib.ExitStack() as sockets:
+        bound: list[socket.socket] = []
+        for _ in range(arguments.workers):
+            port = bound[0].getsockname()[1] if bound else gateway.server.port
+            one = _bind(replace(gateway, server=replace(gateway.server, port=port)), shared=True)
+            if one is None:
+                return 1
+            bound.append(sockets.enter_context(one))
         asyncio.run(_migrated(gateway))
-        host, port = bound.getsockname()[:2]
+        for one in bound:
+            # From now on nobody is refused, whichever worker lives.
+            one.listen(BACKLOG)
+        host, port = bound[0].getsockname()[:2]
         command = ["serve", "--config", str(arguments.config), "--host", host, "--port", str(port), "--supervised"]
-        return asyncio.run(_watch(command, arguments.workers))
+        return asyncio.run(_watch(command, bound))
 
 
-async def _watch(command: list[str], workers: int) -> int:
-    return await Supervisor(command, workers).run()
+async def _watch(command: list[str], sockets: list[socket.socket]) -> int:
+    return await Supervisor(command, sockets).run()
 
 
 async def _migrated(gateway: Gateway) -> None:
@@ -89,9 +112,9 @@ def _bind(gateway: Gateway, *, shared: bool) -> socket.socket | None:
         return None
 
 
-async def serve(gateway: Gateway, config: Path, *, supervised: bool = False) -> int:
+async def serve(gateway: Gateway, config: Path, place: Place | None = None) -> int:
     """Bind, build, serve. Returns the exit code; raises Fault when the store cannot be opened."""
-    bound = _bind(gateway, shared=supervised)
+    bound = _bind(gateway, shared=False) if place is None else socket.socket(fileno=place.listening_fd)
     if bound is None:
         return 1
     with bound:
@@ -101,20 +124,30 @@ async def serve(gateway: Gateway, config: Path, *, supervised: bool = False) -> 
             loop.add_signal_handler(signal.SIGHUP, _reload, house, config)
         host, port = bound.getsockname()[:2]
         server = uvicorn_server(house.app, gateway.server)
-        server.on_up = lambda: log.info(
-            "listening on http://%s:%d with %d routes and %d plans",
-            f"[{host}]" if ":" in host else host,
-            port,
-            len(gateway.router.routes),
-            len(gateway.plans),
-        )
+        server.on_up = lambda: _tell_up(gateway, host, port, place)
+        server.on_stop = house.stop_accepting
         # What is loaded now stays for ever: the collector need not look at it again and again.
         gc.freeze()
-        if supervised:
+        if place is not None:
             # The parent writes nothing: what can be read is the end of it.
             loop.add_reader(sys.stdin.fileno(), _orphaned, server, loop)
         await server.serve(sockets=[bound])
     return 0 if server.started else 1
+
+
+def _tell_up(gateway: Gateway, host: str, port: int, place: Place | None) -> None:
+    log.info(
+        "listening on http://%s:%d with %d routes and %d plans",
+        f"[{host}]" if ":" in host else host,
+        port,
+        len(gateway.router.routes),
+        len(gateway.plans),
+    )
+    if place is not None:
+        # Gone is whoever asked: then nobody needs to know.
+        with contextlib.suppress(OSError):
+            os.write(place.ready_fd, b"1")
+        os.close(place.ready_fd)
 
 
 def _orphaned(server: TellingServer, loop: asyncio.AbstractEventLoop) -> None:

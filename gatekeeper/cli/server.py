@@ -6,6 +6,7 @@ import logging
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Iterator
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -50,12 +51,13 @@ def run_loop(main: Coroutine[Any, Any, int]) -> int:
 
 
 class TellingServer(uvicorn.Server):
-    """A server that says when it is up: ``up`` is set, and ``on_up`` is called."""
+    """A server that says when it is up (``up`` is set, ``on_up`` called) and when it is told to stop (``on_stop``)."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.up = asyncio.Event()
         self.on_up: Callable[[], None] | None = None
+        self.on_stop: Callable[[], None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """As uvicorn's own; then ``up`` is set."""
@@ -63,6 +65,12 @@ class TellingServer(uvicorn.Server):
         self.up.set()
         if self.on_up is not None:
             self.on_up()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """As uvicorn's own; whoever asks on a connection that is open already is told that no more is taken."""
+        if self.on_stop is not None:
+            self.on_stop()
+        super().handle_exit(sig, frame)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

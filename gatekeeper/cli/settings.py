@@ -15,6 +15,7 @@ from gatekeeper.clock import SystemClock
 from gatekeeper.config import load_gateway
 from gatekeeper.config.gateway import Gateway
 from gatekeeper.errors import Fault, FaultKind
+from gatekeeper.overlays import Limits
 from gatekeeper.ports import Store
 from gatekeeper.rules.diagnosis import check_schema
 from gatekeeper.stores import SqlStore, open_reader, open_store
@@ -68,6 +69,18 @@ def with_store(arguments: argparse.Namespace, work: Callable[[Store, Accounts, G
             return await work(store, accounts, gateway)
 
     return asyncio.run(run())
+
+
+def with_limits(arguments: argparse.Namespace, work: Callable[[Store, Limits], Coroutine[Any, Any, T]]) -> T:
+    """Run ``work`` with the limits that stand, which it may change: a gateway that runs follows within half a
+    second."""
+
+    async def run(store: Store, _: Accounts, gateway: Gateway) -> T:
+        limits = Limits(store, lambda: gateway, lambda snapshot: None, SystemClock())
+        await limits.refresh()
+        return await work(store, limits)
+
+    return with_store(arguments, run)
 
 
 def with_reader(gateway: Gateway, work: Callable[[SqlStore], Coroutine[Any, Any, T]], *, any_schema: bool = False) -> T:

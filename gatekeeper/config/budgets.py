@@ -15,7 +15,7 @@ from gatekeeper.config.amounts import DOLLARS_MAX, UNLIMITED
 from gatekeeper.config.variables import Variables, in_environment
 from gatekeeper.diagnostics import Mistake
 from gatekeeper.money import dollars_to_nano
-from gatekeeper.rules.declared import EACH, DeclaredLimit
+from gatekeeper.rules.declared import EACH, DeclaredLimit, Origin
 from gatekeeper.rules.limits import DOLLARS, Scope, StockLimit, Window
 
 _FIGURE = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
@@ -62,9 +62,11 @@ def _put(limits: list[DeclaredLimit], budget: _Budget, cap: int | None) -> None:
     row = (budget.scope, DOLLARS, budget.window)
     declared = [number for number, each in enumerate(limits) if each.row == row and each.subject == EACH]
     for number in declared:
-        limits[number] = replace(limits[number], limit=replace(limits[number].limit, cap=cap))
+        limit = replace(limits[number].limit, cap=cap)
+        limits[number] = replace(limits[number], limit=limit, origin=Origin.ENVIRONMENT)
     if not declared:
-        limits.append(DeclaredLimit(StockLimit(_free_name(limits, budget.name), *row[:2], budget.window, cap)))
+        limit = StockLimit(_free_name(limits, budget.name), *row[:2], budget.window, cap)
+        limits.append(DeclaredLimit(limit, origin=Origin.ENVIRONMENT))
 
 
 def _free_name(limits: Sequence[DeclaredLimit], name: str) -> str:

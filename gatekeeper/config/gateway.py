@@ -11,7 +11,11 @@ from pathlib import Path
 from gatekeeper.diagnostics import Mistake, Source, Span
 from gatekeeper.meters import Meter
 from gatekeeper.meters.reading import Mark
+from gatekeeper.rules.breaker import BreakerConfig
 from gatekeeper.rules.declared import DeclaredLimit, DeclaredRate
+from gatekeeper.rules.failover import FAILOVER_STATUSES, Retry
+from gatekeeper.rules.lines import NO_RESETS, Resets
+from gatekeeper.rules.notices import Subscription
 from gatekeeper.rules.plans import Plan
 from gatekeeper.rules.prices import PriceOverride, TokenPrice
 from gatekeeper.rules.routing import Pattern, Router
@@ -60,6 +64,13 @@ class UpstreamAuth:
     secret: Secret | None = None
 
 
+class Transport(StrEnum):
+    """Which client speaks to an upstream: ours, or httpx where HTTP/2 or a proxy is needed."""
+
+    NATIVE = "native"
+    HTTPX = "httpx"
+
+
 @dataclass(frozen=True, slots=True)
 class UpstreamConfig:
     """One provider. ``base_path`` has no slash at its end and is put before the route's path."""
@@ -80,6 +91,14 @@ class UpstreamConfig:
     total_timeout_s: float | None = None
     tls_verify: bool = True
     ca_file: Path | None = None
+    transport: Transport = Transport.NATIVE
+    # How often a connection that could not be made is tried again at once: nothing was sent on it.
+    connect_retries: int = 1
+    # When it is left alone for a while; None is never.
+    breaker: BreakerConfig | None = field(default_factory=BreakerConfig)
+    # Both are for the transport httpx. A proxy's URL may hold a password.
+    http2: bool = False
+    proxy: Secret | None = None
 
     @property
     def url(self) -> str:
@@ -147,6 +166,14 @@ class SetHeader:
 
 
 @dataclass(frozen=True, slots=True)
+class Fallback:
+    """Who serves a call that the upstreams before it did not. ``model`` None keeps the one that was asked for."""
+
+    upstream: str
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class RouteExample:
     """One entry of ``[[routes.example]]``, executed by ``gatekeeper check``: this answer is metered as so many units.
 
@@ -190,9 +217,18 @@ class Route:
     remove_headers: frozenset[str] = frozenset()
     meters: Mapping[str, Meter] = field(default_factory=dict)
     estimate: Meter | None = None
+    # Units delivered so far, after each event of a stream: what the hold grows with, and what is charged if the meter
+    # finds nothing in the end. None: the delivered text, in tokens.
+    live: Meter | None = None
+    # Dollars that the provider takes, where it says so itself. None, or where it finds nothing: the price list.
+    cost: Meter | None = None
+    # The route takes a call only if this is true of the request.
+    when: Meter | None = None
     meter_methods: frozenset[str] = frozenset({"POST"})
     free: bool = False
     charge_errors: bool = False
+    # A response whose provider's id was billed to the customer before is not charged again.
+    once_per_response: bool = True
     inject_usage: InjectUsage = InjectUsage.AUTO
     unmeasured: Unmeasured = Unmeasured.ESTIMATE
     unmeasured_default: Decimal = Decimal(1)
@@ -216,6 +252,14 @@ class Route:
     # What GET /v1/models lists for this route; a list, not a restriction (keys have scopes for that).
     models: tuple[str, ...] = ()
     examples: tuple[RouteExample, ...] = ()
+    # Who is tried next, in order, after a fault that lets the call be repeated or one of these answers.
+    fallback: tuple[Fallback, ...] = ()
+    failover_status: frozenset[int] = FAILOVER_STATUSES
+    retry: Retry = Retry.IDEMPOTENT
+    # Whether answers name the upstream that served them.
+    show_upstream: bool = False
+    # Chains of models, the dearest first: what serves instead where a soft limit asks for it.
+    downgrade: tuple[tuple[str, ...], ...] = ()
 
 
 class Unpriced(StrEnum):
@@ -233,6 +277,13 @@ class Durability(StrEnum):
     RELAXED = "relaxed"
 
 
+class OnLedgerFailure(StrEnum):
+    """While the ledger is away. CLOSED: no call is admitted. OPEN: each key that was known may make a few."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+
+
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
     """Where the gateway listens, and its own bounds."""
@@ -248,6 +299,8 @@ class ServerConfig:
     def trusts(self, host: str | None) -> bool:
         """Whether a peer's forwarding headers are believed: it is one of ``trusted_proxies``, which are addresses and
         networks (``10.0.0.0/8``)."""
+        if not self.trusted_proxies:
+            return False
         try:
             address = ipaddress.ip_address(host or "")
         except ValueError:
@@ -265,6 +318,10 @@ class LedgerConfig:
     settle_wait_s: float = 10.0
     # The folder where records wait while the ledger is away; made when it is first needed.
     journal: Path = Path("gatekeeper-journal")
+    on_ledger_failure: OnLedgerFailure = OnLedgerFailure.CLOSED
+    # What each key may do in each process while the ledger is away: calls, and units by their bounds.
+    open_requests_max: int = 100
+    open_units_max: int = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,6 +338,69 @@ class KeysConfig:
 
     anonymous_customer: str | None = None
     default_plan: str = "free"
+    # Names that clients assert: in each process, for each key that may.
+    new_subjects_per_hour: int = 10_000
+
+
+class MailSecurity(StrEnum):
+    """How a mail server is reached: in the clear and then TLS, with TLS from the first byte, or without."""
+
+    STARTTLS = "starttls"
+    TLS = "tls"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookTarget:
+    """A URL that events are posted to, signed with each of ``secrets`` (the bytes behind ``whsec_``, in base64). The
+    URL may hold a token, so it is a Secret too."""
+
+    url: Secret
+    secrets: tuple[Secret, ...]
+    ca_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MailTarget:
+    """A mail server, and to whom it is to send. ``to`` empty: to the customer whom an event is about."""
+
+    host: str
+    port: int
+    security: MailSecurity
+    sender: str
+    to: tuple[str, ...] = ()
+    user: str | None = None
+    password: Secret | None = None
+    ca_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """One entry of ``[[notifications]]``: who is told what, and how. Its name is ``subscription.target``."""
+
+    subscription: Subscription
+    target: WebhookTarget | MailTarget
+
+
+@dataclass(frozen=True, slots=True)
+class StripeConfig:
+    """How usage becomes invoices. ``secret_key`` is there where ``enabled``. ``paper``: where what would be sent is
+    written while it is not enabled; None writes nothing. ``api_base`` None is Stripe itself."""
+
+    enabled: bool = False
+    secret_key: Secret | None = None
+    webhook_secrets: tuple[Secret, ...] = ()
+    api_base: str | None = None
+    flush_interval_s: float = 300.0
+    meter: str = "gatekeeper_units"
+    paper: Path | None = None
+    # How long a customer whose payment failed is served on.
+    grace_days: int = 7
+
+    @property
+    def reports(self) -> bool:
+        """Whether anybody is told what was used."""
+        return self.enabled or self.paper is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,8 +419,12 @@ class Gateway:
     admin_key: Secret | None = None
     limits: tuple[DeclaredLimit, ...] = ()
     rates: tuple[DeclaredRate, ...] = ()
+    # Never configured: what operators did to the counts of limits while the gateway ran.
+    resets: Resets = field(default_factory=lambda: NO_RESETS)
     prices: tuple[PriceOverride, ...] = ()
     costs: CostsConfig = CostsConfig()
+    notifications: tuple[Notification, ...] = ()
+    stripe: StripeConfig = StripeConfig()
     # What is declared under [[usage_shapes]], with the built-in ones behind it; empty means the built-in ones alone.
     usage_shapes: tuple[Shape, ...] = ()
     warnings: tuple[Mistake, ...] = ()

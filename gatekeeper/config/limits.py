@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from gatekeeper.config.amounts import CAPS, zone
-from gatekeeper.config.kinds import choice, text, word
+from gatekeeper.config.kinds import choice, text, whole, word
 from gatekeeper.config.reading import Cell, Table, Wrong, read_cell
 from gatekeeper.diagnostics import suggest
 from gatekeeper.money import MICRO_PER_UNIT
@@ -34,10 +34,12 @@ class Per(StrEnum):
 
 
 class LimitMode(StrEnum):
-    """What a limit does when it is reached: refuse, or only count and show."""
+    """What a limit does when it is reached: refuse, or only count and show. SOFT lets a cheaper model serve before it
+    refuses."""
 
     BLOCK = "block"
     WARN = "warn"
+    SOFT = "soft"
 
 
 _PER_MS = {Per.SECOND: 1_000, Per.MINUTE: 60_000, Per.HOUR: 3_600_000}
@@ -80,6 +82,7 @@ def read_stock(table: Table, names: Names | None) -> DeclaredLimit:
         cap=cap,
         mode=Mode(mode.value),
         zone=table.take("zone", zone, "UTC"),
+        soft_at=soft_at(table, soft=mode is LimitMode.SOFT),
     )
     table.finish()
     return DeclaredLimit(limit, subject)
@@ -104,6 +107,15 @@ def read_rate(table: Table, names: Names | None) -> DeclaredRate:
     )
     table.finish()
     return DeclaredRate(rate, subject, exempt=exempt)
+
+
+def soft_at(table: Table, *, soft: bool) -> int:
+    """The per cent of the cap at which a soft limit asks for a cheaper model."""
+    percent = table.take("soft_at", whole(1, 100), 80)
+    if not soft and table.has("soft_at"):
+        hint = 'mode = "soft", or when_used = "soft" in a quota'
+        table.file.complain((*table.path, "soft_at"), "only a soft limit has a soft_at", hint, at_key=True)
+    return percent
 
 
 def complain_of_twins(

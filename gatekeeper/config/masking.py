@@ -9,12 +9,12 @@ from collections.abc import Iterable
 from gatekeeper.config.locate import KeyPath, Places
 from gatekeeper.diagnostics import Span
 
-_SECRET_KEY = re.compile(r"(?i)(^|[^a-z])(key|secret|token|password|authorization|auth|admin)$")
+_SECRET_KEY = re.compile(r"(?i)(^|[^a-z])(key|secrets?|token|password|authorization|auth|admin)$")
 # Of a URL only what stands between `//` and the last `@` is secret, and a password in its query.
 _CREDENTIALS = re.compile(r"//(\S*)@|password=([^&\s]*)")
 _REFERENCE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*(?=\}|:-)|\}|:-")
 # A line of a text that cannot be parsed: whatever follows a key that sounds secret, and all that looks like a key.
-_SECRET_LINE = re.compile(r"(?i)(?:key|secret|token|password|authorization|auth|admin)[\"']?[ \t]*=[ \t]*([^\n]*)")
+_SECRET_LINE = re.compile(r"(?i)(?:key|secrets?|token|password|authorization|auth|admin)[\"']?[ \t]*=[ \t]*([^\n]*)")
 _LOOKS_SECRET = re.compile(r"(?:sk|pk|rk|gk|whsec)[-_][A-Za-z0-9_-]{6,}|AIza[A-Za-z0-9_-]{10,}|//\S+@|password=\S+")
 
 
@@ -43,6 +43,9 @@ def _is_secret(path: KeyPath) -> bool:
     if path[0] == "upstreams" and "headers" in path[2:]:
         return True
     last = next((part for part in reversed(path) if isinstance(part, str)), "")
+    if path[0] == "notifications" and last == "url":
+        # Whoever knows the URL of a web hook may post to it.
+        return True
     return _SECRET_KEY.search(last) is not None
 
 

@@ -11,14 +11,15 @@ from pathlib import PurePath
 
 from gatekeeper.config.amounts import dollars, per, unit_cap, zone
 from gatekeeper.config.examples import fail_examples
-from gatekeeper.config.kinds import choice, figure, flag, text
-from gatekeeper.config.limits import complain_of_twins, read_rate, read_stock
-from gatekeeper.config.reading import Cell, Table, TomlFile
-from gatekeeper.diagnostics import Severity
+from gatekeeper.config.failover import chains
+from gatekeeper.config.kinds import choice, figure, flag, text, whole
+from gatekeeper.config.limits import complain_of_twins, read_rate, read_stock, soft_at
+from gatekeeper.config.reading import Cell, Table, TomlFile, Wrong
+from gatekeeper.diagnostics import Severity, suggest
 from gatekeeper.money import MICRO_PER_UNIT, Price, dollars_text, units_to_micro
 from gatekeeper.rules.declared import DeclaredLimit
 from gatekeeper.rules.limits import UNITS, Mode, Scope, StockLimit, Window
-from gatekeeper.rules.plans import Example, Plan
+from gatekeeper.rules.plans import DISABLE, Example, Plan
 
 # A million is the quantity that provider price lists are written in, so people compare plans there.
 COMPARED_UNITS = 1_000_000
@@ -31,6 +32,7 @@ class Exhausted(StrEnum):
 
     BLOCK = "block"
     OVERAGE = "overage"
+    SOFT = "soft"
 
 
 def read_plan(text: str, filename: str) -> tuple[Plan | None, TomlFile]:
@@ -70,6 +72,31 @@ def warn_of_dear_overage(plans: Mapping[str, Plan], files: Mapping[str, TomlFile
         files[plan.id].complain(("overage", "price"), message, hint, severity=Severity.WARNING)
 
 
+def check_on_cancel(plans: Mapping[str, Plan], files: Mapping[str, TomlFile]) -> None:
+    """Whether each plan that customers move to at the end of a subscription exists, and costs nothing.
+
+    ``files`` holds each plan's file by the plan's id; one that is wrong exists all the same.
+    """
+    for plan in plans.values():
+        name = plan.on_cancel
+        if name is None or name == DISABLE:
+            continue
+        file = files[plan.id]
+        if name not in files:
+            hint = suggest(name, files) or f'a plan, or "{DISABLE}", which turns the customer\'s keys off'
+            file.complain(("on_cancel",), f"there is no plan {name!r}", hint)
+        elif name in plans and plans[name].monthly_price:
+            hint = f'name a plan without a monthly price, or "{DISABLE}"'
+            file.complain(("on_cancel",), f"nobody pays for {name!r} once the subscription has ended", hint)
+
+
+def _on_cancel(cell: Cell) -> str:
+    name = text(cell)
+    if not _PLAN_ID.fullmatch(name):
+        raise Wrong(f"{name!r} cannot be a plan's id", f'the name of a file in plans/, or "{DISABLE}"')
+    return name
+
+
 def _plan(top: Table, plan_id: str) -> Plan:
     name = top.take("name", text, plan_id)
     monthly = top.need("monthly_price", dollars, Decimal(0), 'dollars a month: monthly_price = "29.50"')
@@ -89,6 +116,10 @@ def _plan(top: Table, plan_id: str) -> Plan:
         stripe_price=top.take("stripe_price", text, None),
         metered_price=top.take("metered_price", text, None),
         examples=tuple(_example(entry) for entry in top.tables("example")),
+        downgrade=top.take("downgrade", chains, ()),
+        on_cancel=top.take("on_cancel", _on_cancel, None),
+        # Stripe's bound, for trial_period_days.
+        trial_days=top.take("trial_days", whole(0, 730), 0),
     )
     _overage_fits(top, quota, overage)
     # A wrong limit stands as a placeholder that could look like another one.
@@ -123,6 +154,7 @@ def _quota(cell: Cell) -> StockLimit:
         cap=table.need("units", unit_cap, 0, 'a number, or "unlimited"; 0 means none'),
         mode=Mode(mode.value),
         zone=table.take("zone", zone, "UTC"),
+        soft_at=soft_at(table, soft=mode is Exhausted.SOFT),
     )
     table.finish()
     return limit

@@ -12,11 +12,13 @@ from gatekeeper.config.dotenv import read_dotenv
 from gatekeeper.config.gateway import Gateway
 from gatekeeper.config.kinds import text as text_kind
 from gatekeeper.config.limits import Names, check_meter, read_limits
-from gatekeeper.config.plans import read_plan, warn_of_dear_overage
+from gatekeeper.config.notifications import read_notifications
+from gatekeeper.config.plans import check_on_cancel, read_plan, warn_of_dear_overage
 from gatekeeper.config.prices import read_costs, read_prices
 from gatekeeper.config.reading import Table, TomlFile
 from gatekeeper.config.routes import Around, read_routes
 from gatekeeper.config.settings import read_admin, read_database, read_keys, read_ledger, read_server
+from gatekeeper.config.stripe import read_stripe
 from gatekeeper.config.upstreams import read_upstreams
 from gatekeeper.config.variables import Variables
 from gatekeeper.diagnostics import Mistake, Mistakes, Severity, Source, Span
@@ -91,6 +93,9 @@ def _gateway(
     limits = with_budgets(limits, variables, outside)
     _check_plan_meters(plans, plan_files, meters)
     prices, costs = read_prices(top, upstreams), read_costs(top.table("costs"))
+    notifications = read_notifications(top, variables, directory)
+    stripe = read_stripe(top.table("stripe"), variables, directory, outside)
+    check_on_cancel(plans, plan_files)
     usage_shapes = _usage_shapes(top)
     top.finish()
     mistakes = _in_order(outside, file, plan_files)
@@ -109,6 +114,8 @@ def _gateway(
         rates=rates,
         prices=prices,
         costs=costs,
+        notifications=notifications,
+        stripe=stripe,
         usage_shapes=usage_shapes,
         warnings=mistakes,
         generation=_generation(text, plan_texts, variables),

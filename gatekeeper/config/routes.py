@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
+from gatekeeper.config.failover import with_failover
 from gatekeeper.config.gateway import Dialect, HoldKind, InjectUsage, OnDisconnect, Route, Unmeasured, UpstreamConfig
 from gatekeeper.config.headers import header_name, removed, set_headers
 from gatekeeper.config.kinds import choice, figure, flag, many, seconds, text, whole, word
@@ -27,27 +28,35 @@ DEFAULT_METER = "usage().total"
 DEFAULTABLE = (
     "buffer_bytes_max",
     "charge_errors",
+    "cost",
     "dialect",
     "drain_s",
     "drain_tokens_max",
+    "downgrade",
     "estimate",
+    "failover_status",
+    "fallback",
     "free",
     "hold",
     "hold_slice_tokens",
     "host",
     "inject_usage",
     "input_tokens_max",
+    "live",
     "meter",
     "meter_methods",
     "meters",
     "methods",
     "on_disconnect",
+    "once_per_response",
     "output_tokens_max",
     "priority",
     "rate_output_estimate",
     "remove_headers",
     "request_bytes_max",
+    "retry",
     "set_headers",
+    "show_upstream",
     "unmeasured",
     "unmeasured_default",
     "upstream",
@@ -74,7 +83,8 @@ class Around:
 
 
 class Claim(NamedTuple):
-    """What of the URLs a route claims. ``place`` is its number in the file."""
+    """What of the URLs a route claims. ``place`` is its number in the file; ``when`` the hash of its condition, empty
+    for one that is wrong."""
 
     place: int
     name: str
@@ -82,6 +92,7 @@ class Claim(NamedTuple):
     methods: frozenset[str] | None
     host: str | None
     priority: int
+    when: str | None
 
 
 def read_routes(top: Table, around: Around) -> list[Route]:
@@ -107,30 +118,38 @@ def _route(table: Table, number: int, around: Around, claims: list[Claim]) -> Ro
     methods = table.take("methods", _methods, None)
     host = table.take("host", _HOST, None)
     priority = table.take("priority", whole(-1_000, 1_000), 0)
+    when = table.take("when", _expression(around, Context.WHEN, 0), None)
     if pattern is not _NOWHERE:
-        claims.append(Claim(number, name, pattern, methods, host, priority))
+        condition = when.hash if when is not None else "" if "when" in table.values else None
+        claims.append(Claim(number, name, pattern, methods, host, priority, condition))
     known = ", ".join(sorted(around.upstreams)) or "none; write [upstreams.openai]"
     rewrite = table.take("rewrite", lambda cell: _rewrite(cell, pattern), None)
     buffer_bytes_max = table.take("buffer_bytes_max", whole(0, 256 << 20), 0)
     headers = set_headers(table, around.variables)
     dialect = table.take("dialect", choice(Dialect), inferred_dialect(rewrite or pattern.text))
+    upstream = table.need("upstream", lambda cell: _upstream(cell, around), "", f"known upstreams: {known}")
+    spoken = _spoken(dialect, rewrite or pattern.text, around.upstreams.get(upstream))
     route = Route(
         name=name,
         pattern=pattern,
-        upstream=table.need("upstream", lambda cell: _upstream(cell, around), "", f"known upstreams: {known}"),
+        upstream=upstream,
         dialect=dialect,
-        meter=_meter(table, around, buffer_bytes_max, dialect),
+        meter=_meter(table, around, buffer_bytes_max, spoken),
         methods=methods,
         host=host,
         priority=priority,
         rewrite=rewrite,
         set_headers=headers,
         remove_headers=removed(_levels(table, "remove_headers", many(header_name)), headers, table),
-        meters=_named_meters(table, around, buffer_bytes_max, dialect),
+        meters=_named_meters(table, around, buffer_bytes_max, spoken),
         estimate=table.take("estimate", _expression(around, Context.ESTIMATE, 0), None),
+        live=table.take("live", _expression(around, Context.LIVE, 0, spoken), None),
+        cost=table.take("cost", _expression(around, Context.COST, buffer_bytes_max, spoken), None),
+        when=when,
         meter_methods=table.take("meter_methods", _methods, frozenset({"POST"})),
         free=table.take("free", flag, False),
         charge_errors=table.take("charge_errors", flag, False),
+        once_per_response=table.take("once_per_response", flag, True),
         inject_usage=table.take("inject_usage", choice(InjectUsage), InjectUsage.AUTO),
         unmeasured=table.take("unmeasured", choice(Unmeasured), Unmeasured.ESTIMATE),
         unmeasured_default=table.take("unmeasured_default", figure("a number of units"), Decimal(1)),
@@ -148,6 +167,7 @@ def _route(table: Table, number: int, around: Around, claims: list[Claim]) -> Ro
         models=tuple(dict.fromkeys(table.take("models", many(text), ()))),
         examples=read_examples(table, around.directory),
     )
+    route = with_failover(route, table, around.upstreams)
     table.finish("example", "name", "path", "rewrite", *DEFAULTABLE)
     _warn_of_doubled_path(table, route, around.upstreams.get(route.upstream))
     return route
@@ -160,6 +180,14 @@ def inferred_dialect(path: str) -> Dialect:
     if "/v1beta/" in path or re.search(r":(?:stream)?[gG]enerateContent$", path):
         return Dialect.GEMINI
     return Dialect.OPENAI
+
+
+def _spoken(dialect: Dialect, path: str, upstream: UpstreamConfig | None) -> str:
+    """Whose usage an expression reads here, as far as warnings go: xAI and watsonx have habits of their own."""
+    host = upstream.host if upstream is not None else ""
+    if host == "x.ai" or host.endswith(".x.ai"):
+        return "xai"
+    return "watsonx" if re.search(r"/text/generation(_stream)?$", path) else dialect.value
 
 
 def _pattern(cell: Cell) -> Pattern:
@@ -218,13 +246,13 @@ def _rewrite(cell: Cell, pattern: Pattern) -> str:
     return written
 
 
-def _meter(table: Table, around: Around, buffer_bytes_max: int, dialect: Dialect) -> Meter:
+def _meter(table: Table, around: Around, buffer_bytes_max: int, spoken: str) -> Meter:
     default, mistakes = check_expression(DEFAULT_METER)
     assert default is not None, mistakes
-    return table.take("meter", _expression(around, Context.METER, buffer_bytes_max, dialect), default)
+    return table.take("meter", _expression(around, Context.METER, buffer_bytes_max, spoken), default)
 
 
-def _named_meters(table: Table, around: Around, buffer_bytes_max: int, dialect: Dialect) -> dict[str, Meter]:
+def _named_meters(table: Table, around: Around, buffer_bytes_max: int, spoken: str) -> dict[str, Meter]:
     found: dict[str, Meter] = {}
     for level in (table.fallback, table):
         if level is None or not level.has("meters"):
@@ -233,32 +261,30 @@ def _named_meters(table: Table, around: Around, buffer_bytes_max: int, dialect: 
             if not _METER_NAME.fullmatch(name):
                 hint = "a letter, then letters, digits, '_' or '-'"
                 table.file.complain(cell.path, f"{name!r} cannot be the name of a meter", hint, at_key=True)
-            meter = read_cell(cell, _expression(around, Context.METER, buffer_bytes_max, dialect), None)
+            meter = read_cell(cell, _expression(around, Context.METER, buffer_bytes_max, spoken), None)
             if meter is not None:
                 found[name] = meter
     return found
 
 
 def _expression(
-    around: Around, context: Context, buffer_bytes_max: int, dialect: Dialect = Dialect.OPENAI
+    around: Around, context: Context, buffer_bytes_max: int, spoken: str = Dialect.OPENAI.value
 ) -> Kind[Meter]:
-    """An expression; its mistakes are moved to where it is written in the TOML. Some are only wrong for a dialect."""
+    """An expression; its mistakes are moved to where it is written in the TOML. Some are only wrong for a provider."""
 
     def read(cell: Cell) -> Meter:
         written = text(cell)
-        known = around.meters.get((written, context, buffer_bytes_max, dialect))
+        known = around.meters.get((written, context, buffer_bytes_max, spoken))
         if known is not None:
             return known
-        meter, mistakes = check_expression(
-            written, context=context, buffer_bytes_max=buffer_bytes_max, dialect=dialect.value
-        )
+        meter, mistakes = check_expression(written, context=context, buffer_bytes_max=buffer_bytes_max, dialect=spoken)
         for mistake in mistakes:
             place = cell.file.places.inside(cell.path, mistake.span.start, mistake.span.end)
             cell.file.note(mistake.message, place, mistake.hint, mistake.severity)
         if meter is None:
             assert mistakes, written
             raise Reported
-        around.meters[written, context, buffer_bytes_max, dialect] = meter
+        around.meters[written, context, buffer_bytes_max, spoken] = meter
         return meter
 
     return read
@@ -284,7 +310,7 @@ def _distinct(claims: list[Claim], file: TomlFile) -> None:
                 message = f"the route on line {line} has the name {claim.name!r} already"
                 file.complain((*path, "name"), message, hint)
             if _clash(claim, other):
-                hint = "different methods, hosts or a priority would say which one is meant"
+                hint = "different methods, hosts, priorities or conditions ('when') would say which one is meant"
                 message = f"the route {other.name!r} on line {line} takes the same calls"
                 file.complain((*path, "path"), message, hint)
 
@@ -292,7 +318,9 @@ def _distinct(claims: list[Claim], file: TomlFile) -> None:
 def _clash(one: Claim, other: Claim) -> bool:
     methods_meet = one.methods is None or other.methods is None or bool(one.methods & other.methods)
     same_rank = one.host == other.host and one.priority == other.priority
-    return same_rank and methods_meet and one.pattern.shape == other.pattern.shape
+    # Two conditions may hold at once: then the first that is written takes the call. A wrong one is told of already.
+    same_condition = one.when == other.when and one.when != ""
+    return same_rank and methods_meet and same_condition and one.pattern.shape == other.pattern.shape
 
 
 def _warn_of_doubled_path(table: Table, route: Route, upstream: UpstreamConfig | None) -> None:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from gatekeeper.config.gateway import Durability, KeysConfig, LedgerConfig, Secret, ServerConfig
+from gatekeeper.config.gateway import Durability, KeysConfig, LedgerConfig, OnLedgerFailure, Secret, ServerConfig
 from gatekeeper.config.kinds import choice, flag, many, seconds, text, whole, word
 from gatekeeper.config.reading import Cell, Table, Wrong
 from gatekeeper.config.variables import Variables, in_environment
@@ -109,6 +109,9 @@ def read_ledger(table: Table, directory: Path) -> LedgerConfig:
         heartbeat_s=table.take("heartbeat_s", seconds, defaults.heartbeat_s),
         settle_wait_s=table.take("settle_wait_s", seconds, defaults.settle_wait_s),
         journal=directory / table.take("journal", text, str(defaults.journal)),
+        on_ledger_failure=table.take("on_ledger_failure", choice(OnLedgerFailure), defaults.on_ledger_failure),
+        open_requests_max=table.take("open_requests_max", whole(0, 1_000_000), defaults.open_requests_max),
+        open_units_max=table.take("open_units_max", whole(0, 10**12), defaults.open_units_max),
     )
     if ledger.hold_ttl_s < 2 * ledger.heartbeat_s:
         key = "hold_ttl_s" if "hold_ttl_s" in table.values else "heartbeat_s"
@@ -125,6 +128,7 @@ def read_keys(table: Table, server: ServerConfig, plans: frozenset[str]) -> Keys
     customer = table.take("customer", name, None)
     allowed = table.take("allow_network", flag, False)
     plan = table.take("default_plan", text, KeysConfig().default_plan)
+    subjects = table.take("new_subjects_per_hour", whole(0, 10_000_000), KeysConfig().new_subjects_per_hour)
     file, path = table.file, table.path
     if mode is KeysMode.REQUIRED and customer is not None:
         hint = 'take it away, or write mode = "none"'
@@ -142,7 +146,7 @@ def read_keys(table: Table, server: ServerConfig, plans: frozenset[str]) -> Keys
         message = f"there is no plan {plan!r}" if written else f"there is no plan {plan!r} for new customers"
         file.complain((*path, "default_plan"), message, hint if written else f"{hint}; [keys] default_plan names one")
     table.finish()
-    return KeysConfig(customer if mode is KeysMode.NONE else None, plan)
+    return KeysConfig(customer if mode is KeysMode.NONE else None, plan, subjects)
 
 
 def _database(cell: Cell, variables: Variables, directory: Path) -> str:

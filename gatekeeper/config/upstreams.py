@@ -7,15 +7,18 @@ is empty sends none, with a warning.
 import ipaddress
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from gatekeeper.config.gateway import AuthKind, Secret, UpstreamAuth, UpstreamConfig
+from gatekeeper.config.failover import read_breaker
+from gatekeeper.config.gateway import AuthKind, Secret, Transport, UpstreamAuth, UpstreamConfig
 from gatekeeper.config.headers import check_name, fixed_headers
 from gatekeeper.config.kinds import choice, flag, seconds, text, whole
 from gatekeeper.config.reading import Cell, Reported, Table, Wrong, read_cell
 from gatekeeper.config.variables import Variables
 from gatekeeper.diagnostics import Severity
+from gatekeeper.rules.breaker import BreakerConfig
 
 UPSTREAM_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -60,10 +63,19 @@ def _upstream(name: str, table: Table, variables: Variables, directory: Path) ->
     idle = timeouts.take("idle", seconds, 300.0)
     total = timeouts.take("total", seconds, None)
     timeouts.finish()
+    connect_retries = table.take("connect_retries", whole(0, 10), 1)
+    breaker = table.take("breaker", read_breaker, BreakerConfig())
     tls = table.table("tls")
     verify = tls.take("verify", flag, True)
     ca_file = tls.take("ca_file", variables.text, None)
     tls.finish()
+    transport = table.take("transport", choice(Transport), Transport.NATIVE)
+    http2 = table.take("http2", _http2, False)
+    proxy = table.take("proxy", lambda cell: _proxy(cell, variables), None)
+    for key in ("http2", "proxy"):
+        if key in table.values and transport is Transport.NATIVE:
+            hint = 'write transport = "httpx" (slower), or take it away'
+            table.file.complain((*table.path, key), f"{key} needs another transport", hint, at_key=True)
     table.finish()
     if address is None:
         return None
@@ -84,7 +96,33 @@ def _upstream(name: str, table: Table, variables: Variables, directory: Path) ->
         total_timeout_s=total,
         tls_verify=verify,
         ca_file=directory / ca_file if ca_file is not None else None,
+        connect_retries=connect_retries,
+        breaker=breaker,
+        transport=transport,
+        http2=http2,
+        proxy=proxy,
     )
+
+
+def _http2(cell: Cell) -> bool:
+    wanted = flag(cell)
+    if wanted and find_spec("h2") is None:
+        raise Wrong("HTTP/2 needs a package that is not installed", "pip install 'gatekeeper[http2]'")
+    return wanted
+
+
+def _proxy(cell: Cell, variables: Variables) -> Secret:
+    """``http://user:password@host:port``. No message shows it."""
+    url = variables.text(cell)
+    hint = 'as in "http://proxy.example.com:3128"'
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise Wrong("the host or the port of this URL cannot be read", hint) from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise Wrong("this is no URL of a proxy", hint)
+    return Secret(url)
 
 
 def read_address(url: str) -> Address:

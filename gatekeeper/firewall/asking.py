@@ -17,23 +17,26 @@ from gatekeeper.clock import Clock, SystemClock
 from gatekeeper.config import load_gateway
 from gatekeeper.config.gateway import Gateway, Route, Unpriced
 from gatekeeper.errors import Code, Fault, FaultKind, Refusal
-from gatekeeper.firewall.figures import Reported, Wish, bounds_of, record_of, reported
+from gatekeeper.firewall.figures import Reported, Wish, bounds_of, record_of, reported, view_of
 from gatekeeper.firewall.verdict import Answer, Charged, Limit, answer_of, charged_of
 from gatekeeper.ports import Customer, HoldOrder, Progress, Settlement
 from gatekeeper.proxy.denials import refusal_of
 from gatekeeper.proxy.outgoing import CALL_ENTROPY_BYTES, new_call_id
 from gatekeeper.proxy.settle import finished
-from gatekeeper.rules.limits import Denied
+from gatekeeper.rules import replays
+from gatekeeper.rules.limits import Denied, RateLine, StockLine
 from gatekeeper.rules.lines import Subject, counts_dollars, rate_lines, stock_lines
 from gatekeeper.rules.plans import Plan
 from gatekeeper.rules.prices import PriceBook, UpstreamPrices
-from gatekeeper.rules.routing import Match
+from gatekeeper.rules.routing import Choice, Match
 from gatekeeper.rules.windows import admitted_month
 
 # Whose calls they are where neither the call nor ``[keys] customer`` says so.
 DEFAULT_CUSTOMER = "firewall"
 _SUBJECT = re.compile(r"[A-Za-z0-9._:@-]{1,128}")
 _MODEL_LETTERS_MAX = 256
+# What a condition may look at and an agent does not say.
+_NOT_SAID = frozenset({"headers", "keyID", "method", "query", "request", "requestBody", "requestBytes"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,8 @@ class Asked:
     endpoint: str
     started_ms: int
     prices: UpstreamPrices
+    stock: tuple[StockLine, ...] = ()
+    rates: tuple[RateLine, ...] = ()
 
 
 class AsyncFirewall:
@@ -118,8 +123,9 @@ class AsyncFirewall:
 
     async def _order(self, wish: Wish, endpoint: str | None, customer_id: str | None) -> tuple[Asked, HoldOrder]:
         gateway, now_ms = self.house.live.gateway, self._clock.now_ms()
-        route = route_of(gateway, endpoint)
+        routes = routes_of(gateway, endpoint)
         customer = await self._customer(gateway, customer_id)
+        route = _taking(routes, wish, customer, endpoint or "", now_ms)
         if customer.disabled_ms is not None:
             raise Refusal(Code.CUSTOMER_DISABLED)
         plan = gateway.plans.get(customer.plan_id)
@@ -142,7 +148,10 @@ class AsyncFirewall:
             raise Refusal(Code.UNPRICED_MODEL, hint="name the model, or declare its price under [[prices]]")
         bounds = bounds_of(wish, price)
         call_id = new_call_id(now_ms, secrets.token_bytes(CALL_ENTROPY_BYTES))
-        asked = Asked(call_id, gateway, route, customer, plan, wish, endpoint or route.pattern.text, now_ms, prices)
+        stock = stock_lines(plan, subject, bounds, now_ms, gateway.limits, gateway.resets)
+        rates = rate_lines(plan, subject, bounds, gateway.rates)
+        path = endpoint or route.pattern.text
+        asked = Asked(call_id, gateway, route, customer, plan, wish, path, now_ms, prices, stock, rates)
         order = HoldOrder(
             call_id=call_id,
             admitted_month=admitted_month(now_ms),
@@ -159,8 +168,8 @@ class AsyncFirewall:
             expires_ms=now_ms + int(gateway.ledger.hold_ttl_s * 1000),
             output_tokens=bounds.output_tokens,
             output_tokens_min=bounds.output_tokens_min,
-            stock=stock_lines(plan, subject, bounds, now_ms, gateway.limits),
-            rates=rate_lines(plan, subject, bounds, gateway.rates),
+            stock=stock,
+            rates=rates,
         )
         return asked, order
 
@@ -184,7 +193,11 @@ class AsyncFirewall:
     async def _settle(self, asked: Asked, found: Reported) -> Charged:
         """Raises Fault when the record could not be made durable in time (it is tried again in the background)."""
         record, actual = record_of(asked, found, self._clock.now_ms())
-        settling = self.house.settler.begin(Settlement(record, actual, asked.plan, record.ended_ms))
+        # The same answer given twice is charged once, where its id proves that it is the same.
+        once = asked.route.once_per_response and replays.unique_part(record.response_id) is not None
+        settling = self.house.settler.begin(
+            Settlement(record, actual, asked.plan, record.ended_ms, once, asked.stock, asked.rates)
+        )
         self.house.pulse.remove(asked.call_id)
         if not await finished(settling, asked.gateway.ledger.settle_wait_s):
             raise Fault("ledger", FaultKind.STORE, "the record could not be made durable in time; it is tried again")
@@ -283,20 +296,43 @@ class AsyncVerdict:
         self._lost = True
 
 
-def route_of(gateway: Gateway, endpoint: str | None) -> Route:
-    """The route of an endpoint: by its path or its name. Raises ValueError with those that there are."""
+def routes_of(gateway: Gateway, endpoint: str | None) -> tuple[Route, ...]:
+    """The routes that an endpoint may mean, first asked first: one by its name or its path, or those of a path of which
+    the request decides (``when``). Raises ValueError with those that there are."""
     routes = [route for route in gateway.router.routes if not route.free]
     if endpoint is None:
         if len(routes) == 1:
-            return routes[0]
+            return (routes[0],)
         raise ValueError(f"say which endpoint is called: {_listed(routes)}")
     for route in routes:
         if route.name == endpoint:
-            return route
+            return (route,)
     found = gateway.router.find(endpoint.encode("utf-8"), "POST") if endpoint.startswith("/") else None
     if isinstance(found, Match) and not found.route.free:
-        return found.route
+        return (found.route,)
+    if isinstance(found, Choice):
+        return tuple(match.route for match in found.candidates)
     raise ValueError(f"no metered route has the endpoint {endpoint!r}: {_listed(routes)}")
+
+
+def _taking(routes: tuple[Route, ...], wish: Wish, customer: Customer, path: str, now_ms: int) -> Route:
+    """Of several routes the first one whose condition holds, as far as that follows from what the agent said. Raises
+    ValueError where it does not, and where none takes the call."""
+    if len(routes) == 1:
+        return routes[0]
+    names = ", ".join(route.name for route in routes)
+    for route in routes:
+        if route.when is not None:
+            if unknown := route.when.names & _NOT_SAID:
+                what = ", ".join(sorted(unknown))
+                raise ValueError(f"which route takes {path!r} depends on {what}: name one of them as endpoint: {names}")
+            view = view_of(wish, customer, path, now_ms)
+            if route.when.evaluate_request(view).units != 1:
+                continue
+        if not route.free:
+            return route
+        break
+    raise ValueError(f"no metered route of {path!r} takes this call: name one of them as endpoint: {names}")
 
 
 def _listed(routes: list[Route]) -> str:

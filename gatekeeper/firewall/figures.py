@@ -1,15 +1,16 @@
 """From what an agent says to what is held, and from what it reports to what is recorded. Pure figures."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from gatekeeper.meters import Mark, Metering, Outcome, Reading, RequestView, compile_meter
-from gatekeeper.money import MICRO_PER_UNIT, plain, units_to_micro
-from gatekeeper.ports import Progress, UsageRecord
+from gatekeeper.money import MICRO_PER_UNIT, dollars_to_nano, plain, units_to_micro
+from gatekeeper.ports import Customer, Progress, UsageRecord
+from gatekeeper.proxy.observe import COST, MAIN, RECORD
 from gatekeeper.rules.limits import DOLLARS, ONE_REQUEST, REQUESTS, UNITS
 from gatekeeper.rules.lines import Bounds, Charge, Take, token_bounds
 from gatekeeper.rules.prices import TokenPrice, bound, cost_nano
@@ -19,7 +20,6 @@ from gatekeeper.rules.windows import admitted_month
 if TYPE_CHECKING:
     from gatekeeper.firewall.asking import Asked
 
-_MAIN, _RECORD = "meter", "usage"
 _RECORD_METER = compile_meter("usage()")
 
 
@@ -65,6 +65,9 @@ class Reported:
     evidence: Mapping[str, Any] = field(default_factory=dict)
     meter_hash: str = ""
     response_bytes: int = 0
+    response_id: str | None = None
+    # What the route's ``cost`` reads in the answer; None where there is no such expression or no answer.
+    stated_cost: Reading | None = None
 
     def progress(self, call_id: str) -> Progress:
         """What would be charged if this were the last sign of life."""
@@ -132,9 +135,12 @@ def _measured(asked: "Asked", response: bytes | str | Mapping[str, Any], content
         response = response.encode("utf-8", "surrogatepass")
     body = response if isinstance(response, bytes) else orjson.dumps(response)
     route = asked.route
+    meters = {MAIN: route.meter, RECORD: _RECORD_METER, **route.meters}
+    if route.cost is not None:
+        meters[COST] = route.cost
     metering = Metering(
-        {_MAIN: route.meter, _RECORD: _RECORD_METER, **route.meters},
-        _view(asked),
+        meters,
+        view_of(asked.wish, asked.customer, asked.endpoint, asked.started_ms),
         prices=asked.prices,
         shapes=asked.gateway.usage_shapes,
         charge_errors=route.charge_errors,
@@ -143,18 +149,20 @@ def _measured(asked: "Asked", response: bytes | str | Mapping[str, Any], content
     metering.begin(200, content_type, "", {"content-type": content_type})
     metering.feed(body)
     readings = metering.finish(Outcome.COMPLETE)
-    reading = readings[_MAIN]
+    reading, response_id, stated = readings[MAIN], metering.response_id, readings.get(COST)
     if reading.units is None:
-        return _estimated(asked, reading.note)
+        return replace(_estimated(asked, reading.note), stated_cost=stated, response_bytes=len(body))
     return Reported(
         units=reading.units,
-        usage=readings[_RECORD].value,
+        usage=readings[RECORD].value,
         mark=reading.source,
         note=reading.note,
         meters=_named(readings),
         evidence=reading.evidence,
         meter_hash=route.meter.hash,
         response_bytes=len(body),
+        response_id=None if response_id is None else response_id.replace("\0", "").encode("utf-8", "replace").decode(),
+        stated_cost=stated,
     )
 
 
@@ -162,33 +170,37 @@ def _named(readings: Mapping[str, Reading]) -> dict[str, str]:
     return {
         name: plain(found.units)
         for name, found in readings.items()
-        if name not in (_MAIN, _RECORD) and found.units is not None
+        if name not in (MAIN, RECORD, COST) and found.units is not None
     }
 
 
-def _view(asked: "Asked") -> RequestView:
+def view_of(wish: Wish, customer: Customer, path: str, now_ms: int) -> RequestView:
+    """What is known of the request: neither its body nor its headers."""
     return RequestView(
         method="POST",
-        path=asked.endpoint,
+        path=path,
         query="",
         headers={},
         body=None,
         request_bytes=0,
-        model=asked.wish.model,
-        customer_id=asked.customer.id,
-        user_id=asked.wish.user_id,
-        agent_id=asked.wish.agent_id,
-        plan_id=asked.plan.id,
+        model=wish.model,
+        customer_id=customer.id,
+        user_id=wish.user_id,
+        agent_id=wish.agent_id,
+        plan_id=customer.plan_id,
         key_id=None,
-        started_at_ms=asked.started_ms,
+        started_at_ms=now_ms,
     )
 
 
 def record_of(asked: "Asked", found: Reported, now_ms: int) -> tuple[UsageRecord, dict[str, int]]:
     """The record of a call, and what it takes of each dimension. A call that was not made takes nothing."""
     price = asked.prices.price(asked.wish.model, asked.started_ms)
-    made = bool(found.units)
+    # An answer is a request, also one that a meter finds nothing in.
+    made = bool(found.units) or found.response_bytes > 0
     cost = None if price is None else cost_nano(price, found.usage or {}) if made else 0
+    evidence = found.evidence if price is None else {**found.evidence, "$price": price.evidence()}
+    cost, evidence = _stated(asked, found, cost, evidence)
     units_micro = units_to_micro(found.units or Decimal(0))
     record = UsageRecord(
         call_id=asked.call_id,
@@ -215,15 +227,37 @@ def record_of(asked: "Asked", found: Reported, now_ms: int) -> tuple[UsageRecord
         cost_nano=cost,
         usage=found.usage,
         meters=found.meters,
-        evidence=found.evidence if price is None else {**found.evidence, "$price": price.evidence()},
+        evidence=evidence,
         meter_hash=found.meter_hash,
         response_bytes=found.response_bytes,
+        response_id=found.response_id,
     )
     actual = {UNITS: units_micro, DOLLARS: cost or 0}
     actual |= {f"{UNITS}:{name}": units_to_micro(Decimal(read)) for name, read in found.meters.items()}
     if made:
         actual[REQUESTS] = ONE_REQUEST
     return record, actual
+
+
+def _stated(
+    asked: "Asked", found: Reported, listed: int | None, evidence: Mapping[str, Any]
+) -> tuple[int | None, Mapping[str, Any]]:
+    """What the provider takes: what the route's ``cost`` reads in its answer, else by the price list. Where the units
+    are not known the answer is a part perhaps, so the dearer figure counts."""
+    stated, expression = found.stated_cost, asked.route.cost
+    if stated is None or expression is None or (stated.source is Mark.NONE and stated.note is not None):
+        return listed, evidence
+    nano = None if stated.units is None else dollars_to_nano(stated.units)
+    used = nano is not None and not (found.mark is Mark.ESTIMATED and listed is not None and listed > nano)
+    told = {
+        "hash": expression.hash,
+        "source": stated.source.value,
+        "note": stated.note,
+        "dollars": None if stated.units is None else plain(stated.units),
+        "used": used,
+        "evidence": dict(stated.evidence),
+    }
+    return nano if used else listed, {**evidence, COST: told}
 
 
 def _check_count(name: str, value: int | None) -> None:

@@ -11,6 +11,11 @@ from gatekeeper.meters.paths import parsed_path
 from gatekeeper.meters.scope import Binder, Facts, Scope
 
 _COMPARES = frozenset({"max", "min"})
+_NUMBERS = "numbers", (Kind.NUMBER,)
+# What an aggregate can add up.
+_ITEMS = {
+    **dict.fromkeys(("sum", "avg", "max", "min"), _NUMBERS), "merge": ("maps", (Kind.MAP, Kind.USAGE)),
+}  # fmt: skip
 _BY_LINE = frozenset({"lines", "linesNonEmpty"})
 _ELSEWHERE = {
     "length": "len", "size": "len", "average": "avg", "mean": "avg", "some": "any", "every": "all", "one": "any",
@@ -116,6 +121,10 @@ class Calls:
                 and position < len(node.arguments) - 1
             ):
                 self.wrong(step, "only the last step of tier() may go up to null")
+            for part in step.items if isinstance(step, tree.Items) else ():
+                found = self.facts.type(part).kind
+                if found not in (Kind.NUMBER, Kind.ANY, Kind.NULL):
+                    self.wrong(part, f"a step of tier() holds numbers, this is {found}")
 
     # -- streams ---------------------------------------------------------------------------------------------------
 
@@ -127,6 +136,8 @@ class Calls:
         found = self.check(first, scope)
         if found.kind is Kind.STREAM and node.name == "len":
             return self._ended(node, NUMBER)
+        if node.name == "len" and found.kind in (Kind.NUMBER, Kind.BOOL):
+            return self.wrong(first, f"len() wants a string, a list or a map, this is {found.kind}")
         if found.kind is Kind.BODY and node.name in ("len", "sha256", "json", "jsonDecode"):
             if self.rules.by_event:
                 return self.no_bytes(node)
@@ -246,16 +257,23 @@ class Calls:
                 f"{node.name}() needs to know what to read of each event",
                 f"{node.name}(events, .json.usage.total_tokens)",
             )
-        elif function.gives.kind is Kind.NUMBER and node.name != "count" and given.kind is Kind.TEXT:
-            self.wrong(node, f"{node.name}() wants numbers, these are strings", f"{node.name}(xs, toInt(#))")
         self._settle(node, walked, node.arguments[1:])
         if node.name in ("last", "first"):
             return given
-        if function.gives is NUMBER and node.name != "count" and len(node.arguments) == 2:
-            bad = given.kind not in (Kind.NUMBER, Kind.ANY, Kind.NULL)
-            if bad:
-                self.wrong(node.arguments[1], f"{node.name}() wants numbers, this is {given.kind}")
+        self._check_items(node, given)
         return function.gives
+
+    def _check_items(self, node: tree.Call, given: Type) -> None:
+        """Whether an aggregate can add up what it is given of each item."""
+        wanted = _ITEMS.get(node.name)
+        if wanted is None or given.kind in (*wanted[1], Kind.ANY, Kind.NULL):
+            return
+        if len(node.arguments) == 2:
+            self.wrong(node.arguments[1], f"{node.name}() wants {wanted[0]}, this is {given.kind}")
+        elif given.kind is Kind.TEXT and Kind.NUMBER in wanted[1]:
+            self.wrong(node, f"{node.name}() wants numbers, these are strings", f"{node.name}(xs, toInt(#))")
+        elif given.kind is not Kind.EVENT:
+            self.wrong(node, f"{node.name}() wants {wanted[0]}, an item here is {given.kind}")
 
     def _walks(self, node: tree.Call, scope: Scope) -> bool:
         """Whether this max or min walks a list; told by the static types, or a mistake."""

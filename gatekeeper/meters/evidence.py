@@ -13,6 +13,8 @@ from gatekeeper.meters.run import Code, Run
 from gatekeeper.meters.values import Unmeasurable, decimal_text, too_large
 
 _WHOLE = re.compile(r"-?[0-9]{1,60}\Z")
+# What a slot holds is never deeper than 256; every level takes two calls of the thousand that Python allows.
+_DEPTH_MAX = 256
 _SPECIAL = ("$decimal", "$map", "$marked", "$error", "$omitted")
 
 
@@ -39,16 +41,19 @@ def packed(value: Any) -> Any:
     return value
 
 
-def plain_json(value: Any) -> Any:
-    """For people and records: whole numbers as integers, fractions as strings of their digits."""
+def plain_json(value: Any, depth: int = 0) -> Any:
+    """For people and records: whole numbers as integers, fractions as strings of their digits. Raises Unmeasurable for
+    what is nested too deep to be shown."""
+    if depth > _DEPTH_MAX:
+        raise Unmeasurable("the result is nested too deep")
     if value is None or type(value) is int:
         return value
     if isinstance(value, Decimal):
         text = _digits(value)
         return int(text) if _WHOLE.match(text) else text
     if isinstance(value, dict):
-        return {key: plain_json(part) for key, part in value.items()}
-    return [plain_json(part) for part in value] if isinstance(value, list) else packed(value)
+        return {key: plain_json(part, depth + 1) for key, part in value.items()}
+    return [plain_json(part, depth + 1) for part in value] if isinstance(value, list) else packed(value)
 
 
 def unpacked(value: Any) -> Any:

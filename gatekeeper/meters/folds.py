@@ -3,6 +3,7 @@
 The rule: a fold holds one value (or a counter), never the items, and what it holds is bounded.
 """
 
+import copy
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Protocol
@@ -349,6 +350,16 @@ class Merge(_Counted):
 
     def result(self) -> Marked:
         return self._held, self._marks
+
+
+def twin(fold: Any) -> Any:
+    """A fold that has seen the same, and goes its own way from now on."""
+    made = copy.copy(fold)
+    if isinstance(made, AtBack):
+        made._ring = list(made._ring)
+    elif isinstance(made, Merge) and made._held is not None:
+        made._held = dict(made._held)
+    return made
 
 
 def holds(value: Any) -> bool:

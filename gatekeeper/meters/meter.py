@@ -50,6 +50,7 @@ class Meter:
         "_root",
         "context",
         "hash",
+        "names",
         "needs_request",
         "plans",
         "text",
@@ -60,6 +61,7 @@ class Meter:
     hash: str
     context: Context
     warnings: tuple[Mistake, ...]
+    names: frozenset[str]
     needs_request: bool
     plans: tuple[SlotPlan, ...]
 
@@ -72,7 +74,9 @@ class Meter:
         self.warnings = warnings
         self.plans = plans
         self.hash = hashlib.sha256(printed(root).encode("utf-8", "replace")).hexdigest()[:HASH_LETTERS]
-        self.needs_request = any(isinstance(node, Name) and node.name in _READS_BODY for node in root.walk())
+        # All that it names: what the language gives, and its own variables.
+        self.names = frozenset(node.name for node in root.walk() if isinstance(node, Name))
+        self.needs_request = bool(self.names & _READS_BODY)
         self._root = root
         self._buffered = buffered
         self._code = code

@@ -165,6 +165,7 @@ class Metering:
         try:
             self._status = status
             self._head = (content_type, headers)
+            self._passed_by = None
             self._tap = Tap(content_type, content_encoding, event_bytes_max=self._event_bytes_max)
             if self._skims and self._tap.plain and not self._bodies and self._lines is None:
                 self._passed_by = self._tap.skips
@@ -229,7 +230,8 @@ class Metering:
             repeats = self._repeats
             known = repeats.knows(event) or repeats.read(event)
             if known and wire and repeats.unframed:
-                repeats.learn_framing(event, wire if self._passes_over(event.raw) else b"")
+                lines = isinstance(self._passed_by, LineFramer)
+                repeats.learn_framing(event, wire if self._passes_over(event.raw) else b"", lines=lines)
         for slot in self._events:
             slot.take(event)
         if self._data:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
+from gatekeeper.frozen import record
 from gatekeeper.meters.folds import FELL_BACK, READ, Marked
 from gatekeeper.meters.names import SECRET_HEADERS
 from gatekeeper.meters.reading import Outcome
@@ -42,7 +43,7 @@ class Tokenizer(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RequestView:
     """The request as expressions see it. ``headers`` come without any that carries a key; ``query`` likewise."""
 

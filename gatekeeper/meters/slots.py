@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from gatekeeper.meters.folds import NOTHING, READ, AnyOf, At, AtBack, Count, Fold, Marked, holds
+from gatekeeper.meters.folds import FELL_BACK, NOTHING, READ, AnyOf, At, AtBack, Count, Fold, Marked, holds, twin
 from gatekeeper.meters.kinds import Shape
 from gatekeeper.meters.paths import NEEDLE_BYTES_MAX, is_silent
 from gatekeeper.meters.run import STEPS_MAX, Code, Run
@@ -69,7 +69,8 @@ class Slot:
     """One slot at work in one run."""
 
     __slots__ = (
-        "_absent", "_code", "_look", "_looks", "_path", "_places", "_ring", "_stages", "error", "fold", "plan", "run",
+        "_absent", "_code", "_look", "_looks", "_path", "_places", "_ring", "_sober", "_sober_error", "_stages",
+        "error", "fold", "plan", "run",
     )  # fmt: skip
 
     def __init__(self, plan: SlotPlan, run: Run) -> None:
@@ -86,6 +87,10 @@ class Slot:
         alone = len(self._looks) == 1 and len(self._looks[0][0]) <= NEEDLE_BYTES_MAX
         self._look = self._looks[0] if alone else None
         self._path = plan.path if alone else ()
+        # The same fold without what fell back, from the first time that something did: an answer that turns out to
+        # have failed is not charged its fallbacks.
+        self._sober: Fold | At | AtBack | None = None
+        self._sober_error: str | None = None
         self._places = isinstance(self.fold, At | AtBack)
         self._ring = self.fold if isinstance(self.fold, AtBack) else None
 
@@ -114,7 +119,7 @@ class Slot:
                 if type(value) is int and 0 <= value <= NUMBER_MAX:
                     self._add_count(value)
                     return
-        if self.error is not None or self.fold.done:
+        if self.error is not None or (self.fold.done and self._sober is None):
             return
         try:
             if self._looks:
@@ -139,21 +144,21 @@ class Slot:
     def misses(self, raw: bytes) -> bool:
         """Whether ``repeat`` is all that it takes for every event whose bytes are these, but for the insides of
         strings that are values and for numbers."""
-        if self.error is not None or self.fold.done:
+        if self.error is not None or (self.fold.done and self._sober is None):
             return True
         return self._absent is not None and bool(self._looks) and self._is_silent(raw)
 
     def repeat(self, count: int) -> None:
         """So many such events have passed."""
         absent, fold = self._absent, self.fold
-        if absent is None or absent is NEUTRAL or self.error is not None or fold.done:
+        if absent is None or absent is NEUTRAL or self.error is not None or (fold.done and self._sober is None):
             return
         try:
             if isinstance(fold, AtBack):
                 fold.put_many(absent, count)
                 return
             for _ in range(count):
-                fold.add(*absent)
+                self._add_absent(absent)
         except Unmeasurable as problem:
             self._fail(str(problem))
 
@@ -173,12 +178,18 @@ class Slot:
                 # The function of null is an error: then every event is looked at.
                 self._looks, self._look = (), None
                 return False
-            counted = isinstance(self.fold, Count) and not holds(self._absent[0])
-            if counted or (self._absent[0] is None and not isinstance(self.fold, At | AtBack | AnyOf)):
+            value, marks = self._absent
+            counted = isinstance(self.fold, Count) and not holds(value) and not marks & FELL_BACK
+            if counted or (value is None and not isinstance(self.fold, At | AtBack | AnyOf)):
                 self._absent = NEUTRAL
                 return True
-        self.fold.add(*self._absent)
+        self._add_absent(self._absent)
         return True
+
+    def _add_absent(self, absent: Marked) -> None:
+        if self._sober is not None or absent[1] & FELL_BACK:
+            self._add_soberly(None, absent[1] & FELL_BACK, absent)
+        self.fold.add(*absent)
 
     def _of_nothing(self) -> Marked | None:
         """What the function gives where all of its paths are null; None where that is an error."""
@@ -190,55 +201,79 @@ class Slot:
             return None
 
     def _take(self, item: Any) -> None:
+        found, fell = self._made(item)
+        if fell or self._sober is not None:
+            self._add_soberly(item, fell, found)
+        if found is not None:
+            _put(self.fold, found)
+
+    def _made(self, item: Any) -> tuple[Marked | str | None, int]:
+        """(what the fold gets of an item, whether anything on the way fell back): None where a test leaves it out, a
+        text where it has no value, which matters only if that place is asked for."""
         run, frame = self.run, self.run.frame
         run.steps = STEPS_MAX
-        if self._stages:
-            passed, item = self._staged(item)
-            if not passed:
-                return
-        if self._code is None:
-            self.fold.add(True, READ)
-            return
-        frame[self.plan.place] = item
-        if self._places:
-            self._place(self.fold)  # type: ignore[arg-type]  # it is one of the two
-        else:
-            self.fold.add(*self._code(run))
-        # The event goes: a slot that held it would hold its whole JSON.
-        frame[self.plan.place] = None
-
-    def _staged(self, item: Any) -> tuple[bool, Any]:
-        """Whether the item passes all tests, and what becomes of it."""
-        run, frame = self.run, self.run.frame
+        fell = 0
         for stage in self._stages:
             frame[stage.place] = item
             marked = stage.code(run)
             frame[stage.place] = None
+            fell |= marked[1] & FELL_BACK
             if not stage.tests:
                 item = marked
             elif not holds(marked[0]):
-                return False, None
-        return True, item
-
-    def _place(self, fold: At | AtBack) -> None:
-        """An error in one item matters only if that item is the one that is asked for."""
-        assert self._code is not None
+                return None, fell
+        if self._code is None:
+            return (True, READ), fell
+        frame[self.plan.place] = item
         try:
-            marked = self._code(self.run)
+            marked = self._code(run)
         except Unmeasurable as problem:
-            fold.fail(str(problem))
-        else:
-            fold.add(*marked)
+            if not self._places:
+                raise
+            return str(problem), fell
+        finally:
+            # The event goes: a slot that held it would hold its whole JSON.
+            frame[self.plan.place] = None
+        return marked, fell | marked[1] & FELL_BACK
+
+    def _add_soberly(self, item: Any, fell: int, found: Marked | str | None) -> None:
+        """The item for the fold without what fell back. Called before the other one has it."""
+        if self._sober is None:
+            self._sober = twin(self.fold)
+        if self._sober_error is not None:
+            return
+        zero, self.run.fallbacks_are_zero = self.run.fallbacks_are_zero, True
+        try:
+            if fell:
+                found = self._made(item)[0]
+            if found is not None:
+                _put(self._sober, found)
+        except Unmeasurable as problem:
+            self._sober_error = str(problem)
+        finally:
+            self.run.fallbacks_are_zero = zero
 
     def result(self) -> Marked:
         """What the slot holds. Raises Unmeasurable."""
         if self.error is not None:
             raise Unmeasurable(self.error)
-        if isinstance(self.fold, At | AtBack) and self.fold.empty and self._code is not None:
+        fold = self.fold
+        if self._sober is not None and self.run.fallbacks_are_zero:
+            fold = self._sober
+            if self._sober_error is not None:
+                raise Unmeasurable(self._sober_error)
+        if isinstance(fold, At | AtBack) and fold.empty and self._code is not None:
             # The item does not exist: the function of null, which need not be null (`count(response.items)` is 0).
             self.run.frame[self.plan.place] = None
             return self._code(self.run)
-        return self.fold.result()
+        return fold.result()
+
+
+def _put(fold: Any, found: Marked | str) -> None:
+    if isinstance(found, str):
+        fold.fail(found)
+    else:
+        fold.add(*found)
 
 
 class BodyLength:

@@ -1,1 +1,1 @@
-"""How people are told."""
+"""How people and programs are told what happened: signed web hooks and mail, at least once."""

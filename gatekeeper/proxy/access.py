@@ -31,25 +31,25 @@ class Directory:
     async def holder(self, credentials: Credentials, anonymous_customer: str | None) -> Holder:
         """As ``find``; where calls without a key belong to a customer, so do those with a key that cannot be ours:
         an SDK sends some key whether one is needed or not."""
-        if anonymous_customer is not None and not any(key.startswith(key_rules.PREFIX) for key in credentials.keys):
-            return await self.anonymous(anonymous_customer)
+        if _is_anonymous(credentials, anonymous_customer):
+            return await self.anonymous(anonymous_customer or "")
         return await self.find(credentials)
 
     async def find(self, credentials: Credentials) -> Holder:
         """The holder, not yet checked for validity. Raises Refusal: missing, conflicting, malformed, unknown."""
-        if not credentials.keys:
-            raise Refusal(
-                Code.MISSING_KEY, hint="send it as 'Authorization: Bearer gk_...', X-API-Key, x-goog-api-key or ?key="
-            )
-        if len(credentials.keys) > 1:
-            raise Refusal(Code.CONFLICTING_KEYS, hint="send one key, in one place")
-        text = credentials.keys[0]
-        if not key_rules.well_formed(text):
-            raise Refusal(Code.MALFORMED_KEY, hint="keys begin with 'gk_'; check that it was copied whole")
-        holder = await self._remembered(key_rules.digest(text))
+        holder = await self._remembered(_digest(credentials))
         if holder is None:
             raise Refusal(Code.UNKNOWN_KEY)
         return holder
+
+    def recall(self, credentials: Credentials, anonymous_customer: str | None, since_s: float) -> Holder | None:
+        """The same from memory alone, for when nobody can be asked: as it was seen last, if that is not before
+        ``since_s``. Raises Refusal for a key that cannot be one of ours."""
+        is_anonymous = _is_anonymous(credentials, anonymous_customer)
+        seen_s, holder = self._known.get(
+            f"customer:{anonymous_customer}" if is_anonymous else _digest(credentials), (float("-inf"), None)
+        )
+        return holder if seen_s >= since_s else None
 
     async def anonymous(self, customer_id: str) -> Holder:
         """The fixed holder of a gateway without keys. Raises Refusal when that customer does not exist."""
@@ -64,6 +64,22 @@ class Directory:
         if found[1] is None:
             raise Refusal(Code.UNKNOWN_KEY, private=f"anonymous customer {customer_id!r} does not exist")
         return found[1]
+
+    def mark(self, credentials: Credentials, anonymous_customer: str | None) -> str:
+        """What ``fresh`` finds the holder by. Raises Refusal for a key that cannot be one of ours."""
+        if _is_anonymous(credentials, anonymous_customer):
+            return f"customer:{anonymous_customer}"
+        if len(credentials.keys) == 1:
+            mark = key_rules.digest(credentials.keys[0])
+            # What is remembered was well-formed when it was first seen.
+            if mark in self._known:
+                return mark
+        return _digest(credentials)
+
+    def fresh(self, mark: str) -> Holder | None:
+        """The holder, if it was looked up within the last second: then nobody need be asked."""
+        found = self._known.get(mark)
+        return found[1] if found is not None and self._clock.monotonic_s() - found[0] <= HOLDER_TTL_S else None
 
     def used(self, key_id: str, now_ms: int) -> None:
         """Note that a key was used; written later, many at once."""
@@ -95,6 +111,24 @@ class Directory:
         self._known.move_to_end(mark)
         while len(self._known) > HOLDERS_MAX:
             self._known.popitem(last=False)
+
+
+def _is_anonymous(credentials: Credentials, customer: str | None) -> bool:
+    return customer is not None and not any(key.startswith(key_rules.PREFIX) for key in credentials.keys)
+
+
+def _digest(credentials: Credentials) -> str:
+    """Of the one key that was sent. Raises Refusal: missing, conflicting, malformed."""
+    if not credentials.keys:
+        raise Refusal(
+            Code.MISSING_KEY, hint="send it as 'Authorization: Bearer gk_...', X-API-Key, x-goog-api-key or ?key="
+        )
+    if len(credentials.keys) > 1:
+        raise Refusal(Code.CONFLICTING_KEYS, hint="send one key, in one place")
+    text = credentials.keys[0]
+    if not key_rules.well_formed(text):
+        raise Refusal(Code.MALFORMED_KEY, hint="keys begin with 'gk_'; check that it was copied whole")
+    return key_rules.digest(text)
 
 
 def check_valid(holder: Holder, now_ms: int) -> None:

@@ -6,12 +6,14 @@ The rule: what is only known after admission is only on ``Admitted``, so no room
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from gatekeeper.config.gateway import Gateway, Route
 from gatekeeper.errors import GatekeeperError, Refusal
+from gatekeeper.frozen import record
 from gatekeeper.ports import Holder, RawHeaders
-from gatekeeper.rules.limits import Granted
+from gatekeeper.rules.limits import CounterKey, Granted, RateLine, StockLine
+from gatekeeper.rules.lines import Bounds
 from gatekeeper.rules.plans import Plan
 from gatekeeper.rules.prices import TokenPrice
 from gatekeeper.rules.requests import Ask
@@ -49,6 +51,18 @@ class Caller(Protocol):
         ...
 
 
+class Rereadable(Protocol):
+    """A request body that can be looked into."""
+
+    def body(self) -> AsyncGenerator[bytes, None]:
+        """As ``Caller.body``; called again it goes on where the last one ended."""
+        ...
+
+    def unread(self, read: bytes) -> None:
+        """The next ``body`` begins with this."""
+        ...
+
+
 class CallerGone(GatekeeperError):
     """The client hung up before its request was complete. Nothing was admitted; nobody is there to be answered."""
 
@@ -57,7 +71,7 @@ class Aborted(GatekeeperError):
     """The answer had begun and cannot be ended cleanly: the client must see an abort (HTTP rules, row 15)."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Credentials:
     """What the request says about who calls. ``keys`` are the distinct key texts found, in any of the known places;
     ``query`` is the query with a ``key=`` parameter cut out byte-exactly."""
@@ -68,7 +82,7 @@ class Credentials:
     agent_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Call:
     """A request on a configured route. ``path`` and ``credentials.query`` are raw bytes; ``headers`` as received."""
 
@@ -84,17 +98,42 @@ class Call:
     client_host: str | None
     started_ms: int
     started_s: float
+    # Made when it is first needed, then asked a dozen times.
+    _named: dict[bytes, bytes] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header, by its lower-case name."""
-        return next((value for key, value in self.headers if key.lower() == name), None)
+        named = self._named
+        if not named:
+            for key, value in self.headers:
+                named.setdefault(key.lower(), value)
+        return named.get(name)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
+class Candidate:
+    """Who may serve a call: an upstream, with what it is asked and at which price. ``path`` and ``names`` are those of
+    the call, with this model where it stands in the path."""
+
+    upstream: str
+    ask: Ask
+    price: TokenPrice | None
+    bounds: Bounds
+    path: bytes
+    names: Mapping[str, str]
+
+    @property
+    def estimate_nano(self) -> int | None:
+        """Usual input and output at this price: what is known when the headers leave."""
+        return None if self.price is None else self.bounds.rate_dollars.amount
+
+
+@record(frozen=True, slots=True)
 class Admitted:
-    """A call that holds what it may use. From here on settle always runs."""
+    """A call that holds what it may use, as one candidate serves it. From here on settle always runs."""
 
     call: Call
+    candidate: Candidate
     holder: Holder
     plan: Plan
     ask: Ask
@@ -111,10 +150,31 @@ class Admitted:
     clamped_output_tokens: int | None = None
     input_estimate_tokens: int = 0
     price: TokenPrice | None = None
-    # Usual input and output at that price: what is known when the headers leave.
+    # See ``Candidate.estimate_nano``.
     cost_estimate_nano: int | None = None
     # The hold grows with the output; a refused extension cuts the stream.
     extends: bool = False
+    # What it counts for the input, in millionths of a unit; and whether a limit in dollars grows with it.
+    units_fixed_micro: int = 0
+    grows_dollars: bool = False
+    # Who is tried next, and the body as it came, to be made ready for them.
+    others: tuple[Candidate, ...] = ()
+    original: bytes | None = None
+    # The model that the caller asked for; ``ask.model`` is the one that serves.
+    asked_model: str | None = None
+    # The counters of soft limits, and why a cheaper model serves.
+    soft: tuple[CounterKey, ...] = ()
+    note: str | None = None
+    # What the call was to be held on: it counts there, whatever becomes of its hold.
+    stock: tuple[StockLine, ...] = ()
+    rates: tuple[RateLine, ...] = ()
+    # Nothing is held, because the ledger was away: so much is counted of its key's allowance.
+    open_micro: int | None = None
+
+    @property
+    def model_requested(self) -> str | None:
+        """What the caller asked for, where another model serves."""
+        return self.asked_model if self.asked_model != self.ask.model else None
 
 
 class Interrupt:
@@ -127,8 +187,8 @@ class Interrupt:
     CLIENT_GONE = "client_gone"
     HOLD_LOST = "hold_lost"
 
-    def __init__(self) -> None:
-        self._task = asyncio.current_task()
+    def __init__(self, task: "asyncio.Task[Any] | None" = None) -> None:
+        self._task = task or asyncio.current_task()
         self._armed = True
         self._landed = False
         self.reason: str | None = None

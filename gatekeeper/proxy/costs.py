@@ -15,16 +15,22 @@ class Costs:
         self._public = public
         self._gateway: Gateway | None = None
         self._book = PriceBook()
+        self._at: dict[str, UpstreamPrices] = {}
 
-    def prices(self, call: Call) -> UpstreamPrices:
-        """The prices of the call's upstream."""
+    def prices(self, call: Call, upstream: str | None = None) -> UpstreamPrices:
+        """The prices of an upstream, of the call's first one where none is named."""
         gateway = call.gateway
         if gateway is not self._gateway:
             self._book = PriceBook(gateway.prices, self._public, gateway.costs.ceiling)
             self._gateway = gateway
-        upstream = gateway.upstreams[call.route.upstream]
-        return self._book.at(upstream.name, upstream.url)
+            self._at = {}
+        name = upstream or call.route.upstream
+        found = self._at.get(name)
+        if found is None:
+            config = gateway.upstreams[name]
+            found = self._at[name] = self._book.at(config.name, config.url)
+        return found
 
-    def price(self, call: Call, model: str | None) -> TokenPrice | None:
+    def price(self, call: Call, model: str | None, upstream: str | None = None) -> TokenPrice | None:
         """The price at the call's admission; None is unknown."""
-        return self.prices(call).price(model, call.started_ms)
+        return self.prices(call, upstream).price(model, call.started_ms)

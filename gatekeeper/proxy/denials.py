@@ -1,6 +1,6 @@
 """The ledger's no, as a caller is told it: which limit, what remains, when it resets."""
 
-from gatekeeper.errors import Code, Refusal
+from gatekeeper.errors import Code, LimitState, Refusal
 from gatekeeper.money import amount_text
 from gatekeeper.rules.limits import DOLLARS, Denied, Reason
 
@@ -11,6 +11,20 @@ _CODES = {
     Reason.RATE: Code.RATE_LIMITED,
     Reason.EXCEEDS_RATE: Code.EXCEEDS_RATE,
 }
+
+
+def soft_refusal(limit: LimitState, instead: str, now_ms: int) -> Refusal:
+    """What a caller is told who wants no cheaper model, although a soft limit asks for one."""
+    figures = f"limit {limit.name}: {amount_text(limit.dimension, limit.used)} of "
+    figures += f"{amount_text(limit.dimension, limit.cap or 0)} {limit.dimension} per {limit.window} used"
+    sentence = Refusal(Code.BUDGET_SOFT_CAP).public.rstrip(".")
+    return Refusal(
+        Code.BUDGET_SOFT_CAP,
+        f"{sentence} ({figures}).",
+        hint=f"{instead} would serve: ask for it, or take X-Gatekeeper-No-Downgrade away",
+        limit=limit,
+        retry_after_s=None if limit.resets_ms is None else max(1, -(-(limit.resets_ms - now_ms) // 1000)),
+    )
 
 
 def refusal_of(denied: Denied) -> Refusal:

@@ -8,13 +8,13 @@ from gatekeeper.errors import Code, Fault, GatekeeperError, Refusal
 from gatekeeper.ports import Extension, Ledger
 from gatekeeper.proxy.call import Admitted, Interrupt
 from gatekeeper.proxy.denials import refusal_of
-from gatekeeper.proxy.observe import OUTPUT_BYTES_PER_TOKEN, Observation
+from gatekeeper.proxy.observe import Observation
 from gatekeeper.rules.limits import Denied, Granted
 
 # While the ledger is away nothing more is held and so nothing more is relayed: asked again after this pause.
 _PAUSE_S = 0.25
 # The last token is not worth a send for every three bytes of framing.
-_ROOM_BYTES_MIN = 256
+ROOM_BYTES_MIN = 256
 _ROOM_BYTES_MAX = 1 << 20
 
 
@@ -39,8 +39,11 @@ class Growth:
         self._interrupt = interrupt
         self._slice = admitted.call.route.hold_slice_tokens
         self._held = admitted.granted.output_tokens
-        self._most = admitted.ask.output_tokens
+        # The client's bound is in tokens, `live` in units.
+        self._most = admitted.ask.output_tokens if admitted.call.route.live is None else None
         self._asking: asyncio.Task[Granted | Denied | None] | None = None
+        # As it was last looked at: nothing is delivered between the look after one chunk and that before the next.
+        self._reached = 0
         self._set_marks()
 
     def _set_marks(self) -> None:
@@ -53,13 +56,13 @@ class Growth:
     @property
     def room_bytes(self) -> int:
         """So many bytes of body cannot hold more text than is held for (a few more at the very end)."""
-        left = self._end - self._observation.output_tokens
-        return max(_ROOM_BYTES_MIN, min(left * OUTPUT_BYTES_PER_TOKEN, _ROOM_BYTES_MAX))
+        left = self._end - self._reached
+        return max(ROOM_BYTES_MIN, min(self._observation.bytes_for(left), _ROOM_BYTES_MAX))
 
     @property
     def spent(self) -> bool:
         """Whether all that is held has been relayed. Begins to ask ahead of that."""
-        seen = self._observation.output_tokens
+        seen = self._reached = self._observation.output_reached
         if seen < self._ahead:
             return False
         if self._asking is None:
@@ -115,7 +118,7 @@ class Growth:
         left = self._slice if self._most is None else self._most - self._held
         missing = min(self._slice, left) if left > 0 else self._slice
         # What is seen already must fit too, however large the last piece was.
-        wanted = max(missing, self._observation.output_tokens + missing - self._held)
+        wanted = max(missing, self._observation.output_reached + missing - self._held)
         return await self._ledger.extend(
             Extension(
                 call_id=self._admitted.call.id,

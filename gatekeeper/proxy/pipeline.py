@@ -3,36 +3,42 @@ every way out, and the end of the body waits for the durable record."""
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from gatekeeper.clock import Clock
-from gatekeeper.config.gateway import Durability
+from gatekeeper.config.gateway import Durability, Route
 from gatekeeper.errors import TIMEOUTS, Code, Fault, FaultKind, GatekeeperError, Refusal
-from gatekeeper.meters import Outcome
+from gatekeeper.frozen import record
+from gatekeeper.meters import Mark, Outcome
 from gatekeeper.money import units_to_micro
 from gatekeeper.ports import Incoming, Ledger, RawHeaders, Settlement, Upstream
 from gatekeeper.proxy.admit import Admission
-from gatekeeper.proxy.call import Aborted, Admitted, Call, Caller, CallerGone, Interrupt
+from gatekeeper.proxy.attempts import Attempts
+from gatekeeper.proxy.breakers import Breakers
+from gatekeeper.proxy.call import Aborted, Admitted, Call, Caller, CallerGone, Interrupt, Rereadable
 from gatekeeper.proxy.costs import Costs
 from gatekeeper.proxy.forward import ClientLeft, forward, has_body
 from gatekeeper.proxy.growth import Cut, Growth
 from gatekeeper.proxy.observe import Observation
-from gatekeeper.proxy.outgoing import build_outgoing, response_headers
+from gatekeeper.proxy.outgoing import response_headers
 from gatekeeper.proxy.pulse import Pulse
 from gatekeeper.proxy.settle import Settler, Settling, finished
+from gatekeeper.proxy.soft import SoftCaps
+from gatekeeper.rules import replays
 from gatekeeper.rules.limits import DOLLARS, ONE_REQUEST, REQUESTS, UNITS
+from gatekeeper.rules.routing import Match
 
 log = logging.getLogger("gatekeeper.proxy")
 
-# Enough of an error body to see whether it names our injected field.
-_ERROR_BODY_BYTES_MAX = 64 * 1024
+# The note of a call of whose end nobody knows.
+LOST = "recovered"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Ending:
     """How the exchange ended, and what the client must still be sent after the record is durable."""
 
@@ -57,7 +63,11 @@ class Proxy:
         *,
         ledger: Ledger,
         costs: Costs,
+        breakers: Breakers | None = None,
+        soft: SoftCaps | None = None,
     ) -> None:
+        self.breakers = breakers or Breakers(clock)
+        self._soft = soft
         self._admission = admission
         self._ledger = ledger
         self._costs = costs
@@ -73,7 +83,17 @@ class Proxy:
         assert task is not None
         self._serving.add(task)
         try:
-            await self._serve(call, caller)
+            await self._serve(call, caller, task)
+        finally:
+            self._serving.discard(task)
+
+    async def choose(self, call: Call, caller: Rereadable, candidates: Sequence[Match[Route]]) -> Call:
+        """The call on the one of several routes that takes it. Raises Refusal, or CallerGone."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        try:
+            return await self._admission.choose(call, caller, candidates)
         finally:
             self._serving.discard(task)
 
@@ -90,15 +110,23 @@ class Proxy:
             await asyncio.wait(left)
         return len(left)
 
-    async def _serve(self, call: Call, caller: Caller) -> None:
+    async def _serve(self, call: Call, caller: Caller, task: "asyncio.Task[Any]") -> None:
         admitted = await self._admission.admit(call, caller)
-        interrupt = Interrupt()
+        interrupt = Interrupt(task)
         observation = Observation(admitted, self._costs.prices(call))
-        self._pulse.add(call.id, observation, interrupt)
+        if admitted.open_micro is None:
+            self._pulse.add(call.id, observation, interrupt)
+        attempts = Attempts(
+            admitted,
+            self._upstream,
+            self.breakers,
+            self._clock,
+            lambda now: observation.watch(now, self._costs.prices(call, now.candidate.upstream)),
+        )
         ending = Ending(Outcome.UPSTREAM_FAILED)
         try:
             caller.watch(lambda: interrupt.fire(Interrupt.CLIENT_GONE))
-            ending = await self._exchange(admitted, caller, observation, interrupt)
+            ending = await self._exchange(attempts, caller, observation, interrupt)
             caller.unwatch()
             await interrupt.disarm()
         except asyncio.CancelledError:
@@ -108,7 +136,7 @@ class Proxy:
         finally:
             caller.unwatch()
             self._pulse.remove(call.id)
-            settling = self._settle(admitted, observation, ending.outcome)
+            settling = self._settle(attempts, observation, ending.outcome)
         await self._finish(admitted, caller, ending, settling)
 
     async def _finish(self, admitted: Admitted, caller: Caller, ending: Ending, settling: Settling) -> None:
@@ -128,57 +156,90 @@ class Proxy:
         if ending.tail is not None:
             await caller.end(ending.tail)
 
-    def _settle(self, admitted: Admitted, observation: Observation, outcome: Outcome) -> Settling:
+    def _settle(self, attempts: Attempts, observation: Observation, outcome: Outcome) -> Settling:
+        admitted = attempts.admitted
         now_ms = self._clock.now_ms()
         elapsed_ms = self._elapsed_ms(admitted.call)
         record = observation.record(outcome, now_ms, elapsed_ms)
         metered = not admitted.call.route.free and admitted.call.method in admitted.call.route.meter_methods
         actual: dict[str, int] = {}
         if metered:
-            actual = {UNITS: record.units_micro, REQUESTS: ONE_REQUEST, DOLLARS: record.cost_nano or 0}
+            # Whom we sent away before anybody was asked has made no request.
+            requests = ONE_REQUEST if attempts.begun else 0
+            actual = {UNITS: record.units_micro, REQUESTS: requests, DOLLARS: record.cost_nano or 0}
             actual |= {f"{UNITS}:{name}": units_to_micro(Decimal(read)) for name, read in record.meters.items()}
-        return self._settler.begin(Settlement(record, actual, admitted.plan, now_ms))
+        self._admission.settled(admitted, record.units_micro)
+        once = _once_per_response(admitted, record.response_id)
+        if self._soft is not None:
+            self._soft.settled(admitted.soft, actual)
+        failed = tuple(attempts.failed)
+        stock, rates = admitted.stock, admitted.rates
+        settlement = Settlement(record, actual, admitted.plan, now_ms, once, stock, rates, failed)
+        return self._settler.begin(settlement, opened=admitted.open_micro is not None)
+
+    async def _open(self, admitted: Admitted) -> None:
+        """No hold tells of a call that was let through while the ledger is away: the journal does. Raises Refusal."""
+        now_ms, takes = self._clock.now_ms(), admitted.candidate.bounds.rate_units.amount
+        units_micro, cost_nano = min(takes, admitted.open_micro or 0), admitted.cost_estimate_nano
+        record = Observation(admitted).record(Outcome.CUT, now_ms, self._elapsed_ms(admitted.call))
+        record = replace(
+            record,
+            units_micro=units_micro,
+            source=Mark.ESTIMATED,
+            note=f"{LOST}; {admitted.note}",
+            cost_nano=cost_nano,
+            evidence={},
+            meter_hash="",
+        )
+        actual = {UNITS: units_micro, REQUESTS: ONE_REQUEST, DOLLARS: cost_nano or 0} if admitted.stock else {}
+        try:
+            await self._settler.open(
+                Settlement(record, actual, admitted.plan, now_ms, stock=admitted.stock, rates=admitted.rates)
+            )
+        except Fault as fault:
+            raise Refusal(Code.LEDGER_UNAVAILABLE, private=str(fault)) from fault
 
     def _elapsed_ms(self, call: Call) -> int:
         return int((self._clock.monotonic_s() - call.started_s) * 1000)
 
     async def _exchange(
-        self, admitted: Admitted, caller: Caller, observation: Observation, interrupt: Interrupt
+        self, attempts: Attempts, caller: Caller, observation: Observation, interrupt: Interrupt
     ) -> Ending:
+        call = attempts.admitted.call
         try:
-            return await self._relayed(admitted, caller, observation, interrupt)
+            if attempts.admitted.open_micro is not None:
+                await self._open(attempts.admitted)
+            return await self._relayed(attempts, caller, observation, interrupt)
         except ClientLeft as left:
             return Ending(Outcome.COMPLETE if left.finished else Outcome.CLIENT_CLOSED)
         except CallerGone:
             return Ending(Outcome.CLIENT_CLOSED)
         except Cut as cut:
-            log.info("call %s is cut: %s", admitted.call.id, cut)
+            log.info("call %s is cut: %s", call.id, cut)
             return Ending(Outcome.CUT, said=cut.refusal)
         except Aborted as aborted:
             return Ending(Outcome.CUT, failure=aborted)
         except Refusal as refusal:
-            # The request body passed its bound while it was streamed up.
+            # The request body passed its bound while it was streamed up; or all upstreams are left alone.
             return Ending(Outcome.UPSTREAM_FAILED, failure=_told(refusal, observation))
         except Fault as fault:
-            log.warning("call %s: %s", admitted.call.id, fault)
+            log.warning("call %s: %s", call.id, fault)
             outcome = Outcome.TIMED_OUT if fault.kind in TIMEOUTS else Outcome.UPSTREAM_FAILED
             return Ending(outcome, failure=_told(refusal_of_fault(fault), observation))
         except asyncio.CancelledError:
             if not interrupt.absorb():
                 raise
             if interrupt.reason == Interrupt.CLIENT_GONE:
-                return Ending(Outcome.CLIENT_CLOSED)
+                # SDKs hang up at the last event: what came after it carries nothing.
+                return Ending(Outcome.COMPLETE if observation.terminal_seen else Outcome.CLIENT_CLOSED)
             lost = Refusal(Code.LEDGER_UNAVAILABLE, private="the hold was closed by somebody else")
             return Ending(Outcome.CUT, failure=_told(lost, observation))
 
     async def _relayed(
-        self, admitted: Admitted, caller: Caller, observation: Observation, interrupt: Interrupt
+        self, attempts: Attempts, caller: Caller, observation: Observation, interrupt: Interrupt
     ) -> Ending:
-        call = admitted.call
-        async with self._open(admitted) as incoming:
-            if not 200 <= incoming.status < 600:
-                # The server cannot write such a status line (RFC 9110 15: treat it as a 5xx that is invalid).
-                raise Fault("upstream", FaultKind.PROTOCOL, f"it answered with status {incoming.status}")
+        async with attempts.open() as incoming:
+            admitted, call = attempts.admitted, attempts.admitted.call
             observation.head(incoming.status, incoming.headers, self._elapsed_ms(call))
             hides = admitted.injected_usage and 200 <= incoming.status < 300
             # The server would wait for the body that a 304 only tells the length of.
@@ -205,42 +266,19 @@ class Proxy:
             return None
         return Growth(admitted, observation, self._ledger, self._clock, interrupt)
 
-    @asynccontextmanager
-    async def _open(self, admitted: Admitted) -> AsyncIterator[Incoming]:
-        """Open upstream; once more without our injected field where a 400 names it."""
-        config = admitted.call.gateway.upstreams[admitted.call.route.upstream]
-        if admitted.injected_usage:
-            async with self._upstream.open(build_outgoing(admitted, config, inject=True)) as incoming:
-                if incoming.status != 400:
-                    yield incoming
-                    return
-                replayed = _Replayed(incoming)
-                if b"stream_options" not in await replayed.peek():
-                    yield replayed
-                    return
-            log.info("call %s: the upstream refuses stream_options; tried again without", admitted.call.id)
-        async with self._upstream.open(build_outgoing(admitted, config, inject=False)) as incoming:
-            yield incoming
 
-
-class _Replayed:
-    """An answer whose first bytes were looked at and are read again."""
-
-    def __init__(self, incoming: Incoming) -> None:
-        self._incoming = incoming
-        self._seen: list[bytes] = []
-        self.status = incoming.status
-        self.headers = incoming.headers
-
-    async def peek(self) -> bytes:
-        size = 0
-        while size < _ERROR_BODY_BYTES_MAX and (chunk := await self._incoming.read()):
-            self._seen.append(chunk)
-            size += len(chunk)
-        return b"".join(self._seen)
-
-    async def read(self) -> bytes:
-        return self._seen.pop(0) if self._seen else await self._incoming.read()
+def _once_per_response(admitted: Admitted, response_id: str | None) -> bool:
+    """Whether the id of the answer may make it free. Where the caller can have chosen it, it may not; a GET names what
+    it fetches, and makes nothing."""
+    call = admitted.call
+    if not call.route.once_per_response or replays.unique_part(response_id) is None:
+        return False
+    if call.method in ("GET", "HEAD"):
+        return True
+    if not isinstance(admitted.body, bytes):
+        return False
+    sent = [unquote_to_bytes(call.path), unquote_to_bytes(call.credentials.query), admitted.body]
+    return not replays.told_by_caller(response_id, [*sent, *(value for _, value in call.headers)])
 
 
 def _told(refusal: Refusal, observation: Observation) -> GatekeeperError:

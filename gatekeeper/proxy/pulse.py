@@ -1,6 +1,7 @@
 """Signs of life: open holds are prolonged with their progress, holds of the dead are closed.
 
-The rule: a call whose hold is gone stops; its real usage is still recorded, by settle.
+The rule: a call whose hold is gone stops; its real usage is still recorded, by settle. After an outage of the ledger
+nobody sweeps for one whole life of a hold: the holds of processes that live are all past their time by then.
 """
 
 import asyncio
@@ -15,9 +16,12 @@ from gatekeeper.ports import Ledger, Progress
 from gatekeeper.proxy.access import Directory
 from gatekeeper.proxy.call import Interrupt
 from gatekeeper.proxy.settle import Settler
+from gatekeeper.rules.limits import REQUESTS, CounterKey, Scope, Window
 
 # One transaction's worth of calls that lost their process.
 RECOVERED_AT_ONCE = 100
+# Which does not matter: that it answers is what is asked.
+_ANY = CounterKey(Scope.GLOBAL, "*", REQUESTS, Window.TOTAL, 0)
 
 log = logging.getLogger("gatekeeper.pulse")
 
@@ -55,6 +59,9 @@ class Pulse:
         self._gateway = gateway
         self._clock = clock
         self._open: dict[str, tuple[Alive, Stoppable]] = {}
+        # Set by a beat that the ledger missed; until that instant of the monotonic clock nothing is swept.
+        self._missed = False
+        self._sweeps_from_s = 0.0
 
     def add(self, call_id: str, observation: Alive, interrupt: Stoppable) -> None:
         """From now on the call's hold is kept alive."""
@@ -75,6 +82,7 @@ class Pulse:
             try:
                 await self.beat()
             except Fault as fault:
+                self._missed = self._missed or fault.world == "ledger"
                 log.error("the ledger missed a beat: %s", fault)
             except Exception:
                 # A mistake of ours here must not let every hold of the process expire.
@@ -92,6 +100,18 @@ class Pulse:
                 if lost is not None:
                     log.error("call %s has lost its hold and is stopped", call_id)
                     lost[1].fire(Interrupt.HOLD_LOST)
+        if self._missed:
+            await self._ledger.counters([_ANY])
+            # It is back. Whoever else was cut off from it prolongs its holds now, or at its next beat.
+            self._missed = False
+            self._sweeps_from_s = self._clock.monotonic_s() + gateway.ledger.hold_ttl_s
+        if self._clock.monotonic_s() >= self._sweeps_from_s:
+            await self._sweep(gateway)
+        await self._directory.write_used()
+        if self._settler is not None and (replayed := await self._settler.replay(lambda: self._gateway().plans)):
+            log.warning("%d calls that a process which ended had journaled are settled now", replayed)
+
+    async def _sweep(self, gateway: Gateway) -> None:
         recovered = 0
         while found := await self._ledger.recover(self._clock.now_ms(), gateway.plans, limit=RECOVERED_AT_ONCE):
             recovered += found
@@ -99,9 +119,6 @@ class Pulse:
                 break
         if recovered:
             log.warning("%d calls of a process that ended were settled at their last progress", recovered)
-        await self._directory.write_used()
-        if self._settler is not None and (replayed := await self._settler.replay(lambda: self._gateway().plans)):
-            log.warning("%d calls that a process which ended had journaled are settled now", replayed)
 
 
 async def stopped(task: "asyncio.Task[None]") -> None:

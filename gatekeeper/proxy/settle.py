@@ -48,15 +48,26 @@ class Settler:
         self._ledger = ledger
         self._clock = clock
         self._journal = journal
-        self._running: set[asyncio.Task[Settled]] = set()
+        # With their calls' ids.
+        self._running: dict[asyncio.Task[Settled], str] = {}
+        self._opening: set[asyncio.Task[None]] = set()
 
-    def begin(self, settlement: Settlement, *, journaled: bool = False) -> Settling:
+    async def open(self, settlement: Settlement) -> None:
+        """Keep what a call that holds nothing is settled with should this process die before it ends. Raises Fault.
+        Cancelled, it is kept all the same: whoever opened a call settles it with ``opened``."""
+        if self._journal is not None:
+            task = asyncio.create_task(self._journal.append(settlement), name=f"open {settlement.record.call_id}")
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
+            await asyncio.shield(task)
+
+    def begin(self, settlement: Settlement, *, journaled: bool = False, opened: bool = False) -> Settling:
         """Start to settle. The task belongs to the Settler: wait for it with ``finished``. ``journaled`` says that the
-        journal has it already."""
+        journal has it already, ``opened`` that it has what ``open`` was given."""
         kept: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiting = _Kept(settlement, kept, journaled=journaled)
-        task = asyncio.create_task(self._until_stored(waiting), name=f"settle {settlement.record.call_id}")
-        self._running.add(task)
+        waiting = _Kept(settlement, kept, journaled=journaled, opened=opened)
+        task = asyncio.create_task(self._until_stored(waiting))
+        self._running[task] = settlement.record.call_id
         task.add_done_callback(self._ended)
         return Settling(task, kept)
 
@@ -67,7 +78,7 @@ class Settler:
         orphans = await self._journal.orphans()
         for one in orphans:
             plan = plans().get(one.record.plan_id)
-            self.begin(Settlement(one.record, one.actual, plan, one.now_ms), journaled=True)
+            self.begin(one.settlement(plan), journaled=True)
         return len(orphans)
 
     async def drain(self, wait_s: float) -> int:
@@ -82,10 +93,10 @@ class Settler:
         return len(left)
 
     def _ended(self, task: asyncio.Task[Settled]) -> None:
-        self._running.discard(task)
+        call_id = self._running.pop(task)
         # Nobody may be waiting: a client that hung up, or durability "relaxed".
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("%s failed for good", task.get_name(), exc_info=error)
+            log.error("settle %s failed for good", call_id, exc_info=error)
 
     async def _until_stored(self, settling: "_Kept") -> Settled:
         pause_s, call_id = _FIRST_PAUSE_S, settling.settlement.record.call_id
@@ -106,7 +117,7 @@ class Settler:
         settling.is_durable()
         if settling.keeping is not None:
             await asyncio.wait({settling.keeping})
-        if settling.journaled and self._journal is not None:
+        if (settling.journaled or settling.opened) and self._journal is not None:
             await self._journal.done(call_id)
         return settled
 
@@ -131,9 +142,10 @@ class Settler:
 class _Kept:
     """One settlement on its way to be durable."""
 
-    __slots__ = ("journaled", "keeping", "kept", "settlement")
+    __slots__ = ("journaled", "keeping", "kept", "opened", "settlement")
 
-    def __init__(self, settlement: Settlement, kept: "asyncio.Future[None]", *, journaled: bool) -> None:
+    def __init__(self, settlement: Settlement, kept: "asyncio.Future[None]", *, journaled: bool, opened: bool) -> None:
+        self.opened = opened
         self.settlement = settlement
         self.kept = kept
         self.journaled = journaled
@@ -147,8 +159,24 @@ class _Kept:
 async def finished(settling: Settling, wait_s: float) -> bool:
     """Whether the record became durable within ``wait_s`` (it goes on otherwise). Cancelling the waiter never cancels
     the settlement. Raises what broke the settlement for good."""
-    either: set[asyncio.Future[Any]] = {settling.task, settling.kept}
-    await asyncio.wait(either, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+    if not (settling.kept.done() or settling.task.done()):
+        # What `asyncio.wait` does, without its sets and its callback for each: every call waits here.
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+
+        def wake(_: object = None) -> None:
+            if not waiter.done():
+                waiter.set_result(None)
+
+        timer = loop.call_later(wait_s, wake)
+        settling.kept.add_done_callback(wake)
+        settling.task.add_done_callback(wake)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            settling.kept.remove_done_callback(wake)
+            settling.task.remove_done_callback(wake)
     if settling.kept.done():
         return True
     if settling.task.done():

@@ -1,7 +1,9 @@
 """What an expression may see of a request."""
 
+from collections.abc import Iterator, Mapping
+
 from gatekeeper.meters import RequestView
-from gatekeeper.ports import Holder
+from gatekeeper.ports import Holder, RawHeaders
 from gatekeeper.proxy.call import Call
 from gatekeeper.rules.requests import Ask
 
@@ -19,6 +21,34 @@ SECRET_HEADERS = frozenset(
 )
 
 
+class _Readable(Mapping[str, str]):
+    """Headers as an expression reads them, made when one does: few do."""
+
+    __slots__ = ("_made", "_raw")
+
+    def __init__(self, raw: RawHeaders) -> None:
+        self._raw = raw
+        self._made: dict[str, str] | None = None
+
+    def _all(self) -> dict[str, str]:
+        if self._made is None:
+            self._made = {
+                name.decode("latin-1").lower(): value.decode("latin-1")
+                for name, value in self._raw
+                if name.lower() not in SECRET_HEADERS
+            }
+        return self._made
+
+    def __getitem__(self, name: str) -> str:
+        return self._all()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+
 def request_view(
     call: Call,
     holder: Holder,
@@ -33,11 +63,7 @@ def request_view(
         method=call.method,
         path=call.path.decode("latin-1"),
         query=call.credentials.query.decode("latin-1"),
-        headers={
-            name.decode("latin-1").lower(): value.decode("latin-1")
-            for name, value in call.headers
-            if name.lower() not in SECRET_HEADERS
-        },
+        headers=_Readable(call.headers),
         body=body,
         request_bytes=request_bytes,
         model=ask.model,

@@ -1,14 +1,16 @@
 """A limit with whom it is for: everybody of its scope one by one, or one subject by name; and which ones a call meets.
 
 The rule: a named limit beats the default for everybody that counts the same thing, and no other. What was bought (a
-plan's quota) is never beaten.
+plan's quota) is beaten by nothing that is declared; an operator may set another cap for one customer by name, which
+stands in the place of a quota that blocks and beside one that is priced.
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import TypeAlias, TypeVar
 
-from gatekeeper.rules.limits import RateLimit, Scope, StockLimit
+from gatekeeper.rules.limits import Mode, RateLimit, Scope, StockLimit
 from gatekeeper.rules.plans import Plan
 
 # Every user, agent, key, ... has a counter of its own.
@@ -20,6 +22,15 @@ SubjectOf: TypeAlias = Callable[[Scope], str | None]
 Row: TypeAlias = tuple[str, str, str | int]
 
 
+class Origin(StrEnum):
+    """Where a limit was set. ADMIN: by an operator of the running gateway; see ``overlays``."""
+
+    FILE = "file"
+    PLAN = "plan"
+    ENVIRONMENT = "environment"
+    ADMIN = "admin"
+
+
 @dataclass(frozen=True, slots=True)
 class DeclaredLimit:
     """A stock limit as declared. ``subject`` is EACH or a name; users and agents may be named ``customer/name`` (that
@@ -27,6 +38,7 @@ class DeclaredLimit:
 
     limit: StockLimit
     subject: str = EACH
+    origin: Origin = field(default=Origin.FILE, compare=False)
 
     @property
     def row(self) -> Row:
@@ -42,6 +54,7 @@ class DeclaredRate:
     limit: RateLimit
     subject: str = EACH
     exempt: bool = False
+    origin: Origin = field(default=Origin.FILE, compare=False)
 
     @property
     def row(self) -> Row:
@@ -50,6 +63,40 @@ class DeclaredRate:
 
 
 D = TypeVar("D", DeclaredLimit, DeclaredRate)
+# From so many limits on it is quicker to look up those that a call can meet than to ask each.
+_FEW = 32
+
+
+class Many(tuple[D, ...]):
+    """Many limits, found by the subjects that they name: a call meets a handful of ten thousand."""
+
+    def __init__(self, found: Iterable[D]) -> None:
+        self._places: dict[tuple[str, str], list[int]] = {}
+        for place, each in enumerate(self):
+            self._places.setdefault((each.limit.scope, each.subject), []).append(place)
+
+    def meeting(self, subject_of: SubjectOf) -> tuple[D, ...]:
+        """Those that may mean a call with these subjects, in their order."""
+        places: list[int] = []
+        for scope in Scope:
+            mine = subject_of(scope)
+            if mine is not None:
+                names = {EACH, mine}
+                if scope in UNDER_CUSTOMER:
+                    names.add(mine.partition("/")[2])
+                for name in names:
+                    places += self._places.get((scope, name), ())
+        return tuple(self[place] for place in sorted(places))
+
+
+def indexed(found: Iterable[D]) -> tuple[D, ...]:
+    """The limits, as a ``Many`` where there are many."""
+    limits = tuple(found)
+    return Many(limits) if len(limits) > _FEW else limits
+
+
+def _near(limits: Iterable[D], subject_of: SubjectOf) -> Iterable[D]:
+    return limits.meeting(subject_of) if isinstance(limits, Many) else limits
 
 
 def applying(limits: Iterable[DeclaredLimit], plan: Plan, subject_of: SubjectOf) -> tuple[DeclaredLimit, ...]:
@@ -57,14 +104,32 @@ def applying(limits: Iterable[DeclaredLimit], plan: Plan, subject_of: SubjectOf)
 
     ``subject_of`` gives the call's subject in a scope, None where it has none: then no limit of that scope applies.
     """
-    found = _most_exact((*(DeclaredLimit(limit) for limit in plan.limits), *limits), subject_of)
+    plans = (DeclaredLimit(limit, origin=Origin.PLAN) for limit in plan.limits)
+    found = _most_exact((*plans, *_near(limits, subject_of)), subject_of)
     quota = plan.quota
-    return found if quota is None or subject_of(quota.scope) is None else (DeclaredLimit(quota), *found)
+    return found if quota is None or subject_of(quota.scope) is None else with_quota(quota, found)
+
+
+def with_quota(quota: StockLimit, limits: tuple[DeclaredLimit, ...]) -> tuple[DeclaredLimit, ...]:
+    """The quota first, then ``limits``. An operator's cap for one customer on the quota's own row takes its place; the
+    name and the zone stay, so that what was used stays used. A quota that is priced stays as it was sold, because the
+    price begins at its cap: there the operator's cap stands beside it, and ends what the price goes on with."""
+    bought = DeclaredLimit(quota, origin=Origin.PLAN)
+    cap = next((each for each in limits if _caps(each, bought)), None)
+    if cap is None or quota.mode is Mode.OVERAGE:
+        return (bought, *limits)
+    own = replace(quota, cap=cap.limit.cap, mode=cap.limit.mode)
+    return (DeclaredLimit(own, cap.subject, Origin.ADMIN), *(each for each in limits if each is not cap))
+
+
+def _caps(each: DeclaredLimit, quota: DeclaredLimit) -> bool:
+    return each.origin is Origin.ADMIN and each.subject != EACH and each.row == quota.row
 
 
 def applying_rates(rates: Iterable[DeclaredRate], plan: Plan, subject_of: SubjectOf) -> tuple[DeclaredRate, ...]:
     """The rate limits that one call meets: the plan's first, then ``rates``."""
-    found = _most_exact((*(DeclaredRate(rate) for rate in plan.rates), *rates), subject_of)
+    plans = (DeclaredRate(rate, origin=Origin.PLAN) for rate in plan.rates)
+    found = _most_exact((*plans, *_near(rates, subject_of)), subject_of)
     return tuple(each for each in found if not each.exempt)
 
 

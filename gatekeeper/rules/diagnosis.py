@@ -77,6 +77,9 @@ class Figures:
     corrections: int = 0
     counters: int = 0
     owed: int = 0
+    batches: int = 0
+    batch_units: int = 0
+    dead_batches: int = 0
     open_holds: int = 0
     oldest_ms: int | None = None
     expiry_ms: int | None = None
@@ -89,6 +92,8 @@ class Figures:
     lines: Found = NOTHING
     off_customers: tuple[int, tuple[OffCustomer, ...]] = (0, ())
     strange_owed: Found = NOTHING
+    unbilled: Found = NOTHING
+    strange_batches: Found = NOTHING
     strange_figures: Found = NOTHING
     strange_marks: Found = NOTHING
     strange_corrections: Found = NOTHING
@@ -126,6 +131,7 @@ def diagnose(figures: Figures, now_ms: int, alarm_percent: int) -> tuple[Check, 
         _recount(figures),
         _check("lines", figures.lines, f"{figures.records} records count where and what they say"),
         _owed(figures),
+        *_batches(figures),
         _check("figures", figures.strange_figures, "none is negative or no number"),
         _check("marks", figures.strange_marks, f"{figures.records} records say how their units are known"),
         _check("corrections", figures.strange_corrections, f"{figures.corrections}, each of a recovered call"),
@@ -211,6 +217,23 @@ def _owed(figures: Figures) -> Check:
     found = Found(total + figures.strange_owed.total, (*sums, *figures.strange_owed.rows))
     said = f"{figures.owed} rows for the biller are the charges of their records, customer by customer"
     return _check("owed", found, said, owed=figures.owed)
+
+
+def _batches(figures: Figures) -> tuple[Check, ...]:
+    """Only of a ledger from which a biller was told, or should have been."""
+    checks: tuple[Check, ...] = ()
+    if figures.batches or figures.strange_batches.total:
+        said = f"{figures.batches} with {figures.batch_units} units are their rows and what they carry"
+        counted = {"batches": figures.batches, "units": figures.batch_units}
+        checks += (_check("batches", figures.strange_batches, said, **counted),)
+        dead = figures.dead_batches
+        given_up = f"{dead} batches were given up: 'gatekeeper outbox list --state dead' shows them"
+        checks += (Check("dead letters", not dead, given_up if dead else "none", figures={"dead": dead}),)
+    if figures.unbilled.total:
+        found = figures.unbilled
+        said = f"{found.total} customers owe what nobody is told: is a gateway running, have they an account at Stripe?"
+        checks += (Check("unbilled", False, said, found, {"customers": found.total}),)
+    return checks
 
 
 def _route(marks: RouteMarks, alarm_percent: int) -> Check:

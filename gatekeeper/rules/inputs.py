@@ -7,8 +7,9 @@ only what says that it is media AND is base64. What looks like it and is text co
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from gatekeeper.frozen import record
 
 # A base64 string shorter than this is counted as text: it costs little either way.
 _MEDIA_LETTERS_MIN = 1_024
@@ -16,6 +17,7 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/_\r\n-]+={0,2}[\r\n]*")
 _DATA_URL = re.compile(r"data:(?!text/|application/json)[^,;]{0,100}(?:;[^,;]{0,100})*;base64,", re.IGNORECASE)
 # Where the kind of the data beside is written: Anthropic, Gemini (both spellings), OpenAI's sound.
 _KIND_KEYS = ("media_type", "mime_type", "mimeType", "format")
+_KINDS = frozenset(_KIND_KEYS)
 _MEDIA_KIND = re.compile(r"(?:image|audio|video)/.*|application/pdf|wav|mp3|pcm16|flac|opus|ogg", re.IGNORECASE)
 _DATA_KEYS = frozenset({"data", "file_data"})
 _URL_KEYS = frozenset({"url", "image_url"})
@@ -32,7 +34,7 @@ _SERVER_TOOL = re.compile(
 _SERVER_TOOL_KEYS = frozenset({"googleSearch", "google_search", "urlContext", "url_context", "codeExecution"})
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Inputs:
     """``media`` pieces with ``media_bytes`` bytes of base64 in the body; ``elsewhere`` parts that are not in it."""
 
@@ -55,7 +57,9 @@ def look_at(body: Mapping[str, Any]) -> Inputs:
         if isinstance(value, list):
             waiting += [item for item in value if isinstance(item, (dict, list))]
             continue
-        is_media = any(isinstance(kind := value.get(key), str) and _MEDIA_KIND.fullmatch(kind) for key in _KIND_KEYS)
+        is_media = not _KINDS.isdisjoint(value) and any(
+            isinstance(kind := value.get(key), str) and _MEDIA_KIND.fullmatch(kind) for key in _KIND_KEYS
+        )
         for key, item in value.items():
             if key in _REFERENCES and item:
                 elsewhere += 1

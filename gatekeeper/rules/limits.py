@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from gatekeeper.errors import LimitState
+from gatekeeper.frozen import record
 
 ONE_REQUEST = 1_000_000
 UNITS = "units"
@@ -71,7 +72,8 @@ class BucketKey(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class StockLimit:
     """A quota, budget or spend cap as declared. ``cap`` None is "unlimited". In mode OVERAGE the cap is what is
-    included in the price: nothing is refused, what lies above it is charged."""
+    included in the price: nothing is refused, what lies above it is charged. In mode SOFT a cheaper model serves from
+    ``soft_at`` per cent of the cap on, and at the cap it refuses."""
 
     name: str
     scope: Scope
@@ -80,6 +82,7 @@ class StockLimit:
     cap: int | None
     mode: Mode = Mode.BLOCK
     zone: str = "UTC"
+    soft_at: int = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +96,12 @@ class RateLimit:
     per_ms: int = 60_000
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class StockLine:
     """One call against one stock counter: it wants ``fixed + per_output * output_tokens``.
 
-    ``ends_ms`` is when the window turns (None for total). Only mode BLOCK refuses.
+    ``ends_ms`` is when the window turns (None for total). Only mode BLOCK refuses; so does a soft limit at its cap,
+    hence its line has that mode, with the per cent at which it is soft (which nobody stores).
     """
 
     key: CounterKey
@@ -107,13 +111,14 @@ class StockLine:
     fixed: int
     per_output: int
     ends_ms: int | None
+    soft_at: int | None = None
 
     def amount(self, output_tokens: int) -> int:
         """What is held when ``output_tokens`` tokens of output are granted."""
         return self.fixed + self.per_output * output_tokens
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RateLine:
     """One call against one bucket: ``amount`` is charged at admission (already at most the cap), ``least`` is the
     part that is known for sure (the input); more than the cap of that alone can never pass."""

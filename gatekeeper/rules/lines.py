@@ -1,12 +1,13 @@
 """From a plan, the declared limits and an ask to the lines that one call holds. Pure: instant and customer are handed
 in."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import NamedTuple, TypeAlias
 
 from gatekeeper.money import MICRO_PER_UNIT
-from gatekeeper.rules.declared import DeclaredLimit, DeclaredRate, applying, applying_rates
+from gatekeeper.rules.declared import UNDER_CUSTOMER, DeclaredLimit, DeclaredRate
 from gatekeeper.rules.limits import (
     DOLLARS,
     ONE_REQUEST,
@@ -14,14 +15,27 @@ from gatekeeper.rules.limits import (
     UNITS,
     BucketKey,
     CounterKey,
+    Mode,
     RateLimit,
     RateLine,
     Scope,
     StockLimit,
     StockLine,
 )
+from gatekeeper.rules.met import met, met_rates
 from gatekeeper.rules.plans import Plan
 from gatekeeper.rules.windows import window_bounds
+
+# Where a subject of each scope stands; of GLOBAL there is one.
+_FIELDS = {
+    Scope.PLAN: "plan_id",
+    Scope.CUSTOMER: "customer_id",
+    Scope.USER: "user_id",
+    Scope.AGENT: "agent_id",
+    Scope.KEY: "key_id",
+    Scope.ROUTE: "route",
+    Scope.MODEL: "model",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,19 +53,13 @@ class Subject:
 
     def of(self, scope: Scope) -> str | None:
         """The subject in that scope; users and agents live under their customer. None: the scope does not apply."""
-        mine = {
-            Scope.GLOBAL: "*",
-            Scope.PLAN: self.plan_id,
-            Scope.CUSTOMER: self.customer_id,
-            Scope.USER: self.user_id,
-            Scope.AGENT: self.agent_id,
-            Scope.KEY: self.key_id,
-            Scope.ROUTE: self.route,
-            Scope.MODEL: self.model,
-        }[scope]
+        name = _FIELDS.get(scope)
+        if name is None:
+            return "*"
+        mine: str | None = getattr(self, name)
         if not mine:
             return None
-        return f"{self.customer_id}/{mine}" if scope in (Scope.USER, Scope.AGENT) else mine
+        return f"{self.customer_id}/{mine}" if scope in UNDER_CUSTOMER else mine
 
 
 class Take(NamedTuple):
@@ -68,12 +76,16 @@ class Charge(NamedTuple):
     least: int
 
 
-# A call is one request; of a named meter nothing is known beforehand, so it holds one unit: used-up caps refuse it, and
-# what runs beside each other may pass a cap by what it really takes.
+# A call is one request; of most named meters nothing is known beforehand, so it holds one unit: used-up caps refuse it,
+# and what runs beside each other may pass a cap by what it really takes.
 _ONE = Take(ONE_REQUEST, 0)
 _ONE_CHARGE = Charge(ONE_REQUEST, ONE_REQUEST)
 _NOTHING = Take(0, 0)
 _NO_CHARGE = Charge(0, 0)
+
+# When the count of a limit was begun anew: (scope, subject, dimension, window) -> the instant.
+Resets: TypeAlias = Mapping[tuple[str, str, str, str], int]
+NO_RESETS: Resets = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +93,7 @@ class Bounds:
     """What one call may take before anything is known of the answer.
 
     ``units`` and ``dollars`` are bounds for stock limits, ``rate_units`` and ``rate_dollars`` usual figures for rates.
+    ``meters`` are the bounds of those named meters (by dimension) of which one is known.
     """
 
     output_tokens: int = 0
@@ -89,12 +102,15 @@ class Bounds:
     dollars: Take = _NOTHING
     rate_units: Charge = _NO_CHARGE
     rate_dollars: Charge = _NO_CHARGE
+    meters: tuple[tuple[str, Take], ...] = ()
 
     def take(self, dimension: str) -> Take:
         """The bound in one dimension."""
         if dimension == UNITS:
             return self.units
-        return self.dollars if dimension == DOLLARS else _ONE
+        if dimension == DOLLARS:
+            return self.dollars
+        return next((take for name, take in self.meters if name == dimension), _ONE)
 
     def charge(self, dimension: str) -> Charge:
         """The charge of a rate in one dimension."""
@@ -115,37 +131,80 @@ def token_bounds(
     )
 
 
+def dearest(found: Sequence[Bounds]) -> Bounds:
+    """What holds for whichever of several models or upstreams serves: the largest of each figure."""
+    if len(found) == 1:
+        return found[0]
+    return Bounds(
+        output_tokens=max(each.output_tokens for each in found),
+        output_tokens_min=max(each.output_tokens_min for each in found),
+        units=_larger([each.units for each in found]),
+        dollars=_larger([each.dollars for each in found]),
+        rate_units=_larger_charge([each.rate_units for each in found]),
+        rate_dollars=_larger_charge([each.rate_dollars for each in found]),
+        meters=tuple([(name, _larger([each.take(name) for each in found])) for name, _ in found[0].meters]),
+    )
+
+
+def _larger(takes: Sequence[Take]) -> Take:
+    return Take(max(take.fixed for take in takes), max(take.per_output for take in takes))
+
+
+def _larger_charge(charges: Sequence[Charge]) -> Charge:
+    return Charge(max(charge.amount for charge in charges), max(charge.least for charge in charges))
+
+
 def counts_dollars(
     plan: Plan, limits: Iterable[DeclaredLimit], rates: Iterable[DeclaredRate], subject: Subject
 ) -> bool:
     """Whether any limit or rate that the call meets is in dollars: then its price must be known."""
-    stock = any(each.limit.dimension == DOLLARS for each in applying(limits, plan, subject.of))
-    return stock or any(each.limit.dimension == DOLLARS for each in applying_rates(rates, plan, subject.of))
+    stock = any(each.dimension == DOLLARS for each in met(limits, plan, subject.of))
+    return stock or any(each.dimension == DOLLARS for each in met_rates(rates, plan, subject.of))
 
 
 def stock_lines(
-    plan: Plan, subject: Subject, bounds: Bounds, now_ms: int, limits: Iterable[DeclaredLimit] = ()
+    plan: Plan,
+    subject: Subject,
+    bounds: Bounds,
+    now_ms: int,
+    limits: Iterable[DeclaredLimit] = (),
+    resets: Resets = NO_RESETS,
 ) -> tuple[StockLine, ...]:
     """One line for each stock limit that applies, unlimited ones too: what they count is shown."""
-    found = applying(limits, plan, subject.of)
-    lines = (_stock_line(each.limit, subject, bounds, now_ms) for each in found)
-    return tuple(line for line in lines if line is not None)
+    found = met(limits, plan, subject.of)
+    return tuple([line for limit in found if (line := _stock_line(limit, subject, bounds, now_ms, resets)) is not None])
 
 
-def _stock_line(limit: StockLimit, subject: Subject, bounds: Bounds, now_ms: int) -> StockLine | None:
+def count_start_ms(limit: StockLimit, subject: str, start_ms: int, now_ms: int, resets: Resets) -> int:
+    """Since when a limit counts in the window that began at ``start_ms``: since then, or since a reset in it.
+
+    A quota that is priced never begins anew: its price is worked out from the use of the whole window, so what is
+    included would be given twice. A reset by a clock that is ahead of ``now_ms`` is not yet.
+    """
+    if not resets or limit.mode is Mode.OVERAGE:
+        return start_ms
+    reset_ms = resets.get((limit.scope, subject, limit.dimension, limit.window))
+    return reset_ms if reset_ms is not None and start_ms <= reset_ms <= now_ms else start_ms
+
+
+def _stock_line(limit: StockLimit, subject: Subject, bounds: Bounds, now_ms: int, resets: Resets) -> StockLine | None:
     mine = subject.of(limit.scope)
     if mine is None:
         return None
     start_ms, end_ms = window_bounds(limit.window, now_ms, zone=limit.zone, anchor_ms=subject.anchor_ms)
+    start_ms = count_start_ms(limit, mine, start_ms, now_ms, resets)
     take = bounds.take(limit.dimension)
+    mode, is_soft = limit.mode, limit.mode is Mode.SOFT
     return StockLine(
-        key=CounterKey(limit.scope, mine, limit.dimension, limit.window, start_ms),
-        limit=limit.name,
-        cap=limit.cap,
-        mode=limit.mode,
-        fixed=take.fixed,
-        per_output=take.per_output,
-        ends_ms=end_ms,
+        # Plain texts: databases and JSON take a member of an enum the long way.
+        CounterKey(str(limit.scope), mine, limit.dimension, str(limit.window), start_ms),
+        limit.name,
+        limit.cap,
+        Mode.BLOCK if is_soft else mode,
+        take.fixed,
+        take.per_output,
+        end_ms,
+        limit.soft_at if is_soft else None,
     )
 
 
@@ -153,8 +212,8 @@ def rate_lines(
     plan: Plan, subject: Subject, bounds: Bounds, rates: Iterable[DeclaredRate] = ()
 ) -> tuple[RateLine, ...]:
     """One line for each rate that applies."""
-    lines = (_rate_line(each.limit, subject, bounds) for each in applying_rates(rates, plan, subject.of))
-    return tuple(line for line in lines if line is not None)
+    found = met_rates(rates, plan, subject.of)
+    return tuple([line for rate in found if (line := _rate_line(rate, subject, bounds)) is not None])
 
 
 def _rate_line(rate: RateLimit, subject: Subject, bounds: Bounds) -> RateLine | None:
@@ -163,7 +222,7 @@ def _rate_line(rate: RateLimit, subject: Subject, bounds: Bounds) -> RateLine | 
         return None
     charge = bounds.charge(rate.dimension)
     return RateLine(
-        key=BucketKey(rate.scope, mine, rate.dimension, rate.per_ms),
+        key=BucketKey(str(rate.scope), mine, rate.dimension, rate.per_ms),
         limit=rate.name,
         cap=rate.cap,
         # At most the cap: the first call on a small limit is admitted, and the next one waits for it.

@@ -6,6 +6,9 @@ from decimal import Decimal
 from gatekeeper.money import Price, dollars_to_nano
 from gatekeeper.rules.limits import Mode, RateLimit, StockLimit
 
+# As ``Plan.on_cancel``: the customer is disabled.
+DISABLE = "disable"
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -37,18 +40,28 @@ class Plan:
     stripe_price: str | None = None
     metered_price: str | None = None
     examples: tuple[Example, ...] = ()
+    # Chains of models, the dearest first: what serves instead where a soft limit asks for it.
+    downgrade: tuple[tuple[str, ...], ...] = ()
+    # What becomes of a customer whose subscription has ended: another plan, or DISABLE; None: [keys] default_plan.
+    on_cancel: str | None = None
+    trial_days: int = 0
 
     def admits(self, units_micro: int) -> bool:
         """Whether so much use in one period can pass the quota."""
         quota = self.quota
-        return quota is None or quota.cap is None or quota.mode is not Mode.BLOCK or units_micro <= quota.cap
+        if quota is None or quota.cap is None or quota.mode not in (Mode.BLOCK, Mode.SOFT):
+            return True
+        return units_micro <= quota.cap
 
     def overage_nano(self, before_micro: int, after_micro: int) -> int:
         """What a step of the quota counter from ``before`` to ``after`` costs above the included units."""
         quota = self.quota
         if self.overage is None or quota is None or quota.cap is None:
             return 0
-        return self.overage.step_nano(max(0, before_micro - quota.cap), max(0, after_micro - quota.cap))
+        cap = quota.cap
+        if after_micro <= cap and before_micro <= cap:
+            return 0
+        return self.overage.step_nano(max(0, before_micro - cap), max(0, after_micro - cap))
 
     def period_charge_nano(self, units_micro: int) -> int:
         """The whole of one period: the monthly price and the overage of ``units_micro`` millionths of a unit."""

@@ -9,6 +9,8 @@ from gatekeeper.rules.limits import BucketKey, BucketRow, RateLine
 
 # A BIGINT. A debt is kept at most so large, because the database cannot store more.
 INT64_MAX = 2**63 - 1
+# As quick as a tuple: a class of named fields takes two to four times as long to call.
+_new = tuple.__new__
 _PERIODS = {1_000: "second", 60_000: "minute", 3_600_000: "hour", 86_400_000: "day"}
 
 
@@ -28,9 +30,10 @@ def passes(line: RateLine) -> bool:
 
 def charge(row: BucketRow, line: RateLine, now_ms: int) -> BucketRow | None:
     """The bucket with the line's amount in it; None when that does not fit now."""
-    spent = decayed(row, line.cap, line.key.per_ms, now_ms) + wanted(line)
+    cap, at_ms = line.cap, row.at_ms
+    spent = decayed(row, cap, line.key.per_ms, now_ms) + min(cap, line.amount)
     # The time of the row never goes back: else a clock that does would drain the same span twice.
-    return BucketRow(spent, max(now_ms, row.at_ms)) if spent <= line.cap else None
+    return _new(BucketRow, (spent, max(at_ms, now_ms))) if spent <= cap else None
 
 
 def wanted(line: RateLine) -> int:
@@ -50,17 +53,16 @@ def correct(row: BucketRow, cap: int, per_ms: int, charged: int, actual: int, no
     """The bucket when the truth is known: ``actual - charged`` is added, down to 0. It may leave a debt above the cap,
     which delays the next call."""
     spent = decayed(row, cap, per_ms, now_ms) + actual - charged
-    at_ms = max(now_ms, row.at_ms)
-    return BucketRow(0 if spent < 0 else min(spent, INT64_MAX), at_ms)
+    at_ms = max(row.at_ms, now_ms)
+    return _new(BucketRow, (0 if spent < 0 else min(INT64_MAX, spent), at_ms))
 
 
 def state(line: RateLine, row: BucketRow, now_ms: int) -> LimitState:
     """The limit as it stands at ``now_ms``; it "resets" when the bucket is empty."""
-    key, cap = line.key, line.cap
-    per_ms = key.per_ms
+    cap, (scope, _, dimension, per_ms), at_ms = line.cap, line.key, row.at_ms
     spent = decayed(row, cap, per_ms, now_ms)
-    empty_ms = (max(now_ms, row.at_ms)) + -(-spent * per_ms // cap) if cap else None
-    return LimitState(line.limit, key.scope, key.dimension, period(key), cap, spent, 0, empty_ms)
+    empty_ms = max(at_ms, now_ms) + -(-spent * per_ms // cap) if cap else None
+    return _new(LimitState, (line.limit, scope, dimension, period(line.key), cap, spent, 0, empty_ms))
 
 
 def period(key: BucketKey) -> str:

@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 
 from gatekeeper.meters import Mark, Meter, Outcome, Reading
 from gatekeeper.money import units_to_micro
+from gatekeeper.rules.replays import is_replayed
 
 RECOVERED = "recovered"
 FREE_ROUTE = "free route"
 # How the language begins the note of a value that is not among the evidence.
 _MISSING = "the evidence does not hold"
-_ESTIMATE = re.compile(r"unmeasured: input (?:measured|estimated) ([0-9.]+), output ([0-9.]+)")
+_ESTIMATE = re.compile(r"unmeasured: input (?:measured|estimated) ([0-9.]+), output ([0-9.]+)(?:, live ([0-9.]+))?")
 _FRACTION = re.compile(r"[0-9]+[.][0-9]+")
 _FAILED = frozenset({Outcome.UPSTREAM_FAILED, Outcome.UPSTREAM_ERROR, Outcome.TIMED_OUT})
 
@@ -50,6 +51,8 @@ def read_again(meter: Meter, seen: Seen, *, free: bool, default_micro: int | Non
     ``estimates`` what was delivered is; with neither, nothing."""
     if seen.note == RECOVERED:
         return Again(None, None, None, "its process died; it is charged the last progress that was kept")
+    if is_replayed(seen.note):
+        return Again(None, 0, Mark.NONE, "another call paid for the same response")
     if free:
         return Again(None, 0, Mark.NONE, "the route is free")
     reading = meter.replay(_evidence(seen))
@@ -65,10 +68,18 @@ def read_again(meter: Meter, seen: Seen, *, free: bool, default_micro: int | Non
     if not estimates:
         return Again(reading, 0, reading.source, "nothing was read: unmeasured = 'free'")
     why = "nothing was read: unmeasured = 'estimate'"
-    tokens = estimated_tokens(seen.note)
-    if tokens is None:
+    units = estimated_units(seen.note)
+    if units is None:
         return Again(reading, None, None, why + ", and no estimate was kept")
-    return Again(reading, units_to_micro(tokens[0] + tokens[1]), Mark.ESTIMATED, why)
+    return Again(reading, units_to_micro(units), Mark.ESTIMATED, why)
+
+
+def estimated_units(note: str | None) -> Decimal | None:
+    """The estimate that a record's note tells of: what the route's ``live`` said last, else the tokens."""
+    found = _ESTIMATE.search(note or "")
+    if found is None:
+        return None
+    return Decimal(found[1]) + Decimal(found[2]) if found[3] is None else Decimal(found[3])
 
 
 def estimated_tokens(note: str | None) -> tuple[Decimal, Decimal] | None:

@@ -4,12 +4,13 @@ The rule: the input bound is a true one, or the ask says that it cannot be (``el
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
 
 import orjson
 
+from gatekeeper.frozen import record
 from gatekeeper.rules.inputs import Inputs, look_at
 from gatekeeper.rules.splicing import names_of, with_field
 
@@ -31,6 +32,8 @@ _OUTPUT_NAMES = (
 )
 # What is read here and decides about money or rights. Some servers take names in any case, some the first of twins.
 _DECIDING = frozenset({"model", "stream", "n", "best_of", "background", "prompt", *_OUTPUT_NAMES})
+_DECIDING_WRITTEN = tuple(f'"{name}"'.encode() for name in sorted(_DECIDING))
+_MULTIPLIERS = frozenset({"n", "best_of", "prompt"})
 _FLAT = tuple((name,) for name in _OUTPUT_NAMES)
 # Google's servers read both spellings of every field.
 _GEMINI_CONFIGS = ("generationConfig", "generation_config")
@@ -40,7 +43,7 @@ _BYTES_PER_TOKEN_MOST = 8
 _BYTES_PER_TOKEN_USUAL = 4
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Ask:
     """What one request asks for.
 
@@ -87,12 +90,14 @@ def read_ask(dialect: str, path: str, names: Mapping[str, str], body: Mapping[st
     """Reads any of the dialects ``openai``, ``anthropic``, ``gemini``. Fields of a wrong type count as absent: the
     upstream is the one to complain."""
     inputs = look_at(body)
-    model = unquote(names["model"]) if names.get("model") else _text(body.get("model"))
+    model = model_of(names, body)
     if dialect == "gemini":
         return _read_gemini(path, model, body, body_bytes - inputs.media_bytes, inputs)
     options = body.get("stream_options")
-    choices = _bounded(max(1, _count(body.get("n")) or 1, _count(body.get("best_of")) or 1), _prompts(body))
-    stated = [(name, found) for name in _OUTPUT_NAMES if (found := _count(body.get(name))) is not None]
+    choices = 1
+    if not _MULTIPLIERS.isdisjoint(body):
+        choices = _bounded(max(1, _count(body.get("n")) or 1, _count(body.get("best_of")) or 1), _prompts(body))
+    stated = [(name, found) for name in _OUTPUT_NAMES if name in body and (found := _count(body[name])) is not None]
     makes_output = not path.endswith(("/embeddings", "/moderations", "/rerank", "/count_tokens"))
     where = (stated[0][0],) if stated else _output_field(dialect, path, model, body)
     return Ask(
@@ -108,6 +113,18 @@ def read_ask(dialect: str, path: str, names: Mapping[str, str], body: Mapping[st
         makes_output=makes_output,
         wants_usage=isinstance(options, Mapping) and options.get("include_usage") is True,
     )
+
+
+def as_model(ask: Ask, model: str, dialect: str, path: str, body: Mapping[str, Any]) -> Ask:
+    """The same request to another model: its bound of output may have another name."""
+    if ask.output_tokens is not None or ask.output_path is None or dialect == "gemini":
+        return replace(ask, model=model)
+    return replace(ask, model=model, output_path=_output_field(dialect, path, model, body))
+
+
+def model_of(names: Mapping[str, str], body: Mapping[str, Any]) -> str | None:
+    """The model that a request names, in its path or in its body."""
+    return unquote(names["model"]) if names.get("model") else _text(body.get("model"))
 
 
 def _read_gemini(path: str, model: str | None, body: Mapping[str, Any], text_bytes: int, inputs: Inputs) -> Ask:
@@ -138,6 +155,10 @@ def other_case(body: Mapping[str, Any]) -> str | None:
 def twin(body: bytes) -> str | None:
     """A top-level name that decides and stands twice; which of the two counts depends on the server. ``body`` is a JSON
     object."""
+    # Reading the names takes a turn for every mark in it. A name without an escape that stands nowhere twice, at any
+    # depth, is no twin.
+    if b"\\u" not in body and all(body.count(name) < 2 for name in _DECIDING_WRITTEN):
+        return None
     found = [name for name in names_of(body) if name in _DECIDING]
     return next((name for name in found if found.count(name) > 1), None)
 

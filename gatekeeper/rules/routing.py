@@ -1,10 +1,13 @@
-"""Which route a URL belongs to. Decided on the raw bytes of the target: nothing is decoded or folded first."""
+"""Which route a URL belongs to. Decided on the raw bytes of the target: nothing is decoded or folded first. Where a
+route has a condition on the request (``when``), the URL only says which routes may take it: a Choice."""
 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
+
+from gatekeeper.frozen import record
 
 _NAME = re.compile(r"(\{[^{}]*\})")
 _BRACED = re.compile(rb"\{(\w+)\}")
@@ -92,6 +95,14 @@ def rewritten(rewrite: str | None, pattern: Pattern, path: bytes, names: Mapping
     return made
 
 
+def with_name(pattern: Pattern, path: bytes, name: str, value: str) -> bytes:
+    """A path that the pattern matches, with what one of its names took replaced; every other byte stays."""
+    found = pattern.regex.fullmatch(path)
+    assert found is not None, (pattern.text, path)
+    begin, end = found.span(name)
+    return path[:begin] + value.encode("latin-1") + path[end:]
+
+
 class Routable(Protocol):
     """What the router needs to know of a route."""
 
@@ -120,18 +131,30 @@ class Routable(Protocol):
         """Higher is tried first."""
         ...
 
+    @property
+    def when(self) -> object | None:
+        """The condition on the request, if there is one. What it is, the router need not know."""
+        ...
+
 
 R = TypeVar("R", bound=Routable)
 
 _SPECIFIC = {PatternKind.EXACT: 0, PatternKind.TEMPLATE: 1, PatternKind.PREFIX: 2}
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Match(Generic[R]):
     """The route, and what its template's names took."""
 
     route: R
     names: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice(Generic[R]):
+    """The routes that may take the request, first asked first. All have a condition but perhaps the last."""
+
+    candidates: tuple[Match[R], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +166,7 @@ class NoMethod:
 
 class Router(Generic[R]):
     """Routes in the order in which they are tried: priority, host before any host, exact before template before
-    prefix, more literal bytes first."""
+    prefix, more literal bytes first; of one rank those with a condition first, as they are written."""
 
     def __init__(self, routes: Sequence[R]) -> None:
         self._ordered = sorted(routes, key=_order)
@@ -156,6 +179,7 @@ class Router(Generic[R]):
             path: found[0]
             for path, found in self._exact.items()
             if len(found) == 1
+            and found[0].when is None
             and not any(
                 other is not found[0] and other.priority > found[0].priority and other.pattern.match(path) is not None
                 for other in self._ordered
@@ -168,12 +192,19 @@ class Router(Generic[R]):
         """All routes, first tried first."""
         return tuple(self._ordered)
 
-    def find(self, path: bytes, method: str, host: str | None = None) -> Match[R] | NoMethod | None:
-        """The first route that takes this path, host and method; which methods would do; or None."""
-        quick = self._only_exact.get(path)
-        if quick is not None and (quick.methods is None or method in quick.methods):
-            return Match(quick, {})
+    def quick(self, path: bytes, method: str) -> Match[R] | None:
+        """The route of a path that only one route can take, whatever the host; None where ``find`` must look."""
+        route = self._only_exact.get(path)
+        return Match(route, {}) if route is not None and (route.methods is None or method in route.methods) else None
+
+    def find(self, path: bytes, method: str, host: str | None = None) -> Match[R] | Choice[R] | NoMethod | None:
+        """The first route that takes this path, host and method, or those of which the request decides; which methods
+        would do; or None."""
+        quick = self.quick(path, method)
+        if quick is not None:
+            return quick
         allowed: set[str] = set()
+        asked: list[Match[R]] = []
         for route in self._ordered:
             if route.host is not None and route.host != host:
                 continue
@@ -181,11 +212,19 @@ class Router(Generic[R]):
             if names is None:
                 continue
             if route.methods is None or method in route.methods:
-                return Match(route, names)
+                match = Match(route, names)
+                if route.when is None:
+                    return Choice((*asked, match)) if asked else match
+                asked.append(match)
+                continue
             allowed |= route.methods
+        if asked:
+            return Choice(tuple(asked))
         return NoMethod(tuple(sorted(allowed))) if allowed else None
 
 
-def _order(route: Routable) -> tuple[int, bool, int, int, str]:
+def _order(route: Routable) -> tuple[int, bool, int, int, bool, str]:
     pattern = route.pattern
-    return (-route.priority, route.host is None, _SPECIFIC[pattern.kind], -pattern.literal, route.name)
+    rank = (-route.priority, route.host is None, _SPECIFIC[pattern.kind], -pattern.literal)
+    # The order in which conditions are written is meant: sorting keeps it.
+    return (*rank, route.when is None, route.name if route.when is None else "")

@@ -191,7 +191,7 @@ class Replay:
         if past.corrects is not None:
             return past.corrects in self._refused[1]
         quota = then.quota
-        if quota is None or quota.mode is not Mode.BLOCK or quota.cap is None or units <= 0:
+        if quota is None or quota.mode not in (Mode.BLOCK, Mode.SOFT) or quota.cap is None or units <= 0:
             return False
         if now is not None and _no_tighter(quota, now.quota):
             return False
@@ -208,6 +208,6 @@ def _same_window(one: StockLimit | None, other: StockLimit | None) -> bool:
 
 
 def _no_tighter(quota: StockLimit, own: StockLimit | None) -> bool:
-    if own is None or own.mode is not Mode.BLOCK or own.cap is None or quota.cap is None:
+    if own is None or own.mode not in (Mode.BLOCK, Mode.SOFT) or own.cap is None or quota.cap is None:
         return False
     return _same_window(quota, own) and quota.cap >= own.cap

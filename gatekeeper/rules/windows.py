@@ -16,6 +16,7 @@ HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
+_YEAR_9999_MS = 253_370_764_800_000
 # Billing periods have their customers' anchors: 5 MB at most, then it starts anew.
 _LAST_MAX = 20_000
 _LAST: dict[tuple[Window, str, int | None], tuple[int, int]] = {}
@@ -48,6 +49,14 @@ def window_bounds(
 def admitted_month(now_ms: int) -> str:
     """The UTC month of an instant, ``YYYY-MM``. It is fixed when a call is admitted and stays with it."""
     return utc_day(now_ms)[:-3]
+
+
+def months_from(now_ms: int, count: int) -> list[str]:
+    """The UTC month of an instant and those after it, ``count`` in all; none where the calendar ends."""
+    if now_ms >= _YEAR_9999_MS:
+        return []
+    day = _utc(now_ms).date()
+    return [_month_later(day.year, day.month, 1, months).isoformat()[:-3] for months in range(count)]
 
 
 def utc_day(now_ms: int) -> str:

@@ -24,9 +24,9 @@ class SqlAudit:
         applied = await self._database.report(applied_migrations)
         return max(applied, default=0), len(migrations())
 
-    async def figures(self, since_ms: int, overdue_ms: int, *, limit: int = 20) -> Figures:
+    async def figures(self, since_ms: int, overdue_ms: int, *, unbilled_ms: int = 0, limit: int = 20) -> Figures:
         """All that ``diagnosis`` asks for, in one transaction that only reads. It reads every record."""
-        args = {"since_ms": since_ms, "overdue_ms": overdue_ms, "limit": limit}
+        args = {"since_ms": since_ms, "overdue_ms": overdue_ms, "unbilled_ms": unbilled_ms, "limit": limit}
         return await self._database.report(lambda: _figures(args))
 
     async def entries(self, call_id: str) -> Sequence[Entry]:
@@ -67,6 +67,7 @@ class SqlAudit:
 
 def _figures(args: Mapping[str, Any]) -> Steps[Figures]:
     ((records, corrections, counters, owed),) = yield Ask("counts")
+    ((batches, batch_units, dead),) = yield Ask("batch_counts")
     ((open_holds, oldest_ms, expiry_ms, recovered),) = yield Ask("holds_now")
     held = yield Ask("held_now")
     found: dict[str, Rows] = {}
@@ -78,6 +79,11 @@ def _figures(args: Mapping[str, Any]) -> Steps[Figures]:
         corrections=corrections,
         counters=counters,
         owed=owed,
+        batches=batches,
+        batch_units=batch_units,
+        dead_batches=dead,
+        unbilled=_odd(found["unbilled"], lambda row: f"owes what no batch has since {row[1]}"),
+        strange_batches=_odd(found["strange_batches"]),
         open_holds=open_holds,
         oldest_ms=oldest_ms,
         expiry_ms=expiry_ms,
@@ -114,6 +120,8 @@ _ASKED = (
     "strange_lines",
     "unbalanced_customers",
     "strange_owed",
+    "unbilled",
+    "strange_batches",
     "strange_figures",
     "strange_marks",
     "strange_corrections",

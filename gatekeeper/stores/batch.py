@@ -12,18 +12,33 @@ from typing import Any
 from gatekeeper.errors import Fault
 from gatekeeper.meters.reading import Mark, Outcome
 from gatekeeper.ports import Extension, HoldOrder, Settled, Settlement, UsageRecord
-from gatekeeper.rules import budgets, holds
+from gatekeeper.rules import budgets, holds, replays
 from gatekeeper.rules.holds import HeldLine, Hold, HoldState
-from gatekeeper.rules.limits import UNITS, BucketKey, BucketRow, CounterKey, CounterRow, Denied, Granted, Scope, Window
+from gatekeeper.rules.limits import (
+    DOLLARS,
+    UNITS,
+    BucketKey,
+    BucketRow,
+    CounterKey,
+    CounterRow,
+    Denied,
+    Granted,
+    Mode,
+    Scope,
+    Window,
+)
 from gatekeeper.rules.lines import Bounds, Subject, stock_lines
+from gatekeeper.rules.notices import Wanted
 from gatekeeper.rules.plans import Plan
 from gatekeeper.rules.rates import INT64_MAX
 from gatekeeper.rules.windows import window_bounds
+from gatekeeper.stores.claims import Claims, replayed, taken_by
 from gatekeeper.stores.database import AskAll, AskMany, Row, Steps, fault
 from gatekeeper.stores.ops import ExtendOp, Held, HoldOp, Op, RecoverOp, SettleOp
 from gatekeeper.stores.rows import (
     CORRECTION,
     HoldRow,
+    attempt_args,
     hold_args,
     hold_of,
     ids,
@@ -33,13 +48,17 @@ from gatekeeper.stores.rows import (
     record_of,
     taken_of,
     taken_text,
-    with_charge,
 )
+from gatekeeper.stores.telling import settled_events
 
+# As quick as a tuple: a class of named fields takes two to four times as long to call.
+_new = tuple.__new__
 # What rules and rows raise for figures that cannot be: it concerns that one call.
 _MISTAKEN = (ArithmeticError, AssertionError, LookupError, TypeError, ValueError)
 _OPEN = HoldState.OPEN.value
+_STATES = {state.value: state for state in HoldState}
 _NOTHING = Bounds()
+_NO_HOLD = Hold()
 
 
 class Vanished(Exception):
@@ -54,7 +73,7 @@ class Known:
     counters: set[CounterKey] = field(default_factory=set)
     buckets: set[BucketKey] = field(default_factory=set)
     # By the text itself, so that what was changed behind our back is read anew.
-    holds: dict[str, tuple[str, int, Hold]] = field(default_factory=dict)
+    holds: dict[str, tuple[str, int, Hold, Row]] = field(default_factory=dict)
     # About 30 MB, and as much for holds; then it starts anew, which costs one INSERT a row.
     rows_max: int = 100_000
     holds_max: int = 20_000
@@ -76,6 +95,11 @@ class Known:
             return known[2]
         return hold_of(row)
 
+    def doubt(self) -> None:
+        """Rows that are known to exist may be gone."""
+        self.counters.clear()
+        self.buckets.clear()
+
     def forget(self) -> None:
         """Of all of them."""
         self.counters.clear()
@@ -86,8 +110,11 @@ class Known:
 class Batch:
     """One transaction for ``ops``, no two of which concern the same call."""
 
-    def __init__(self, ops: Sequence[Op], known: Known, now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, ops: Sequence[Op], known: Known, now_ms: Callable[[], int], wanted: Wanted | None = None
+    ) -> None:
         self._ops = ops
+        self._wanted = wanted
         self._known = known
         self._now_ms = now_ms
         self._clock_ms = 0
@@ -97,23 +124,28 @@ class Batch:
         self._records: dict[str, UsageRecord] = {}
         self._taken: dict[str, dict[CounterKey, int]] = {}
         self._anchors: dict[str, int] = {}
+        self._claims = Claims()
         self.counters: dict[CounterKey, CounterRow] = {}
         self.buckets: dict[BucketKey, BucketRow] = {}
-        self._changed_counters: set[CounterKey] = set()
-        self._changed_buckets: set[BucketKey] = set()
+        # As they were read: what is not the same row any more is written.
+        self._counters_read: dict[CounterKey, CounterRow] = {}
+        self._buckets_read: dict[BucketKey, BucketRow] = {}
         self.dropped: list[str] = []
-        self.held: dict[str, tuple[str, int, Hold]] = {}
+        self.held: dict[str, tuple[str, int, Hold, Row]] = {}
         self._writes: dict[str, list[Row]] = {}
 
     def work(self) -> Steps[list[Any]]:
         """One answer for each op, in order; an exception stands for an op that could not be."""
         yield from self._load()
+        yield from self._claims.make(op.settlement for op in self._ops if isinstance(op, SettleOp) and self._is_new(op))
         yield from self._lock()
         answers: list[Any] = []
         for op in self._ops:
             try:
                 answers.append(self._apply(op))
             except _MISTAKEN as mistake:
+                if isinstance(op, SettleOp) and (response := self._claims.give_up(op.settlement)) is not None:
+                    self._add("unclaim_response", response)
                 answers.append(mistake)
         yield from self._write()
         return answers
@@ -123,31 +155,39 @@ class Batch:
     def _load(self) -> Steps[None]:
         call_ids = sorted([op.call_id for op in self._ops])
         for row in (yield AskMany("lock_holds", ids(call_ids))):
-            self._holds[row[0]] = HoldRow(*row)
-        new: list[str] = []
-        again: list[str] = []
+            self._holds[row[0]] = _new(HoldRow, row)
+        new: list[Row] = []
+        again: list[Row] = []
         for op in self._ops:
             hold = self._holds.get(op.call_id)
             if isinstance(op, HoldOp):
                 if hold is None:
-                    new.append(op.call_id)
+                    new.append((op.call_id, op.order.admitted_month))
                 continue
             if hold is not None:
                 self._lines[op.call_id] = self._known.hold(hold)
+            elif isinstance(op, ExtendOp) and (lost := self._known.holds.get(op.call_id)) is not None:
+                new.append((op.call_id, lost[3][1]))
+                self._lines[op.call_id] = lost[2]
             if isinstance(op, SettleOp) and (hold is None or hold.state != _OPEN):
-                again += (op.call_id, op.call_id + CORRECTION)
+                month = op.settlement.record.admitted_month if hold is None else hold.admitted_month
+                again += ((op.call_id, month), (op.call_id + CORRECTION, month))
         if new:
-            self._recorded = {row[0] for row in (yield AskMany("recorded_calls", ids(new)))}
+            self._recorded = {row[0] for row in (yield AskMany("recorded_calls", new))}
         if again:
-            for row in (yield AskMany("records_of", ids(again))):
+            for row in (yield AskMany("records_of", again)):
                 self._records[row[0]], self._taken[row[0]] = record_of(row), taken_of(row[-1])
         customers = {customer for op in self._ops if (customer := self._to_look_up(op)) is not None}
         if customers:
             for customer_id, anchor_ms in (yield AskMany("anchors_of", ids(sorted(customers)))):
                 self._anchors[customer_id] = anchor_ms
         for op in self._ops:
-            if isinstance(op, SettleOp) and op.call_id not in self._holds and op.call_id not in self._records:
-                self._lines[op.call_id] = self._lines_of_plan(op.settlement)
+            if isinstance(op, SettleOp) and op.call_id not in self._holds and self._is_new(op):
+                self._lines[op.call_id] = self._unheld(op.settlement)
+
+    def _is_new(self, op: SettleOp) -> bool:
+        """Whether the call is not settled yet; a recovered one is not, until its truth is known."""
+        return op.call_id in self._holds or op.call_id not in self._records
 
     def _to_look_up(self, op: Op) -> str | None:
         """The customer whose billing period is needed and not told by a line of the hold."""
@@ -160,12 +200,17 @@ class Batch:
             return None
         if plan is None or (hold is not None and not _is_billed(plan)):
             return None
-        return customer_id if _period_start_ms(self._lines.get(op.call_id, Hold())) is None else None
+        return customer_id if _period(self._lines.get(op.call_id, _NO_HOLD)) is None else None
 
-    def _lines_of_plan(self, settlement: Settlement) -> Hold:
-        """Where a call counts that was never held (admitted while the ledger was away, then replayed): on the limits
-        of its plan, in the windows of its admission."""
+    def _unheld(self, settlement: Settlement) -> Hold:
+        """Where a call counts that is not held (any more): where it was to be held, or where it stood before a crash of
+        Postgres took its hold, or else on the limits of its plan, in the windows of its admission."""
         record, plan = settlement.record, settlement.plan
+        if settlement.stock is not None:
+            return holds.unheld(settlement.stock, settlement.rates)
+        lost = self._known.holds.get(record.call_id)
+        if lost is not None:
+            return lost[2]
         if plan is None:
             return Hold()
         subject = Subject(
@@ -179,7 +224,8 @@ class Batch:
             record.model,
         )
         lines = {line.key: line for line in stock_lines(plan, subject, _NOTHING, record.started_ms)}
-        return Hold(tuple(HeldLine(line.key, line.limit, line.cap, line.mode, 0) for line in lines.values()))
+        held = tuple(HeldLine(line.key, line.limit, line.cap, line.mode, 0) for line in lines.values())
+        return Hold(held, stock=tuple(lines.values()))
 
     def _lock(self) -> Steps[None]:
         counters: set[CounterKey] = set()
@@ -202,16 +248,18 @@ class Batch:
             for scope, subject, dimension, span, start_ms, used, held in (
                 yield AskMany("lock_counters", sorted(counters))
             ):
-                self.counters[CounterKey(scope, subject, dimension, span, start_ms)] = CounterRow(used, held)
+                key = _new(CounterKey, (scope, subject, dimension, span, start_ms))
+                self.counters[key] = _new(CounterRow, (used, held))
         self._clock_ms = self._now_ms()
         if buckets:
             for scope, subject, dimension, per_ms, spent, at_ms, now_ms in (
                 yield AskMany("lock_buckets", sorted(buckets))
             ):
-                self.buckets[BucketKey(scope, subject, dimension, per_ms)] = BucketRow(spent, at_ms)
+                self.buckets[_new(BucketKey, (scope, subject, dimension, per_ms))] = _new(BucketRow, (spent, at_ms))
                 self._clock_ms = now_ms or self._clock_ms
         if len(self.counters) < len(counters) or len(self.buckets) < len(buckets):
             raise Vanished
+        self._counters_read, self._buckets_read = self.counters.copy(), self.buckets.copy()
 
     # --- deciding, in memory ---
 
@@ -246,18 +294,21 @@ class Batch:
         if decision.hold is None or isinstance(decision.verdict, Denied):
             return Held(decision.verdict, created=False)
         text, granted = lines_text(decision.hold), decision.verdict.output_tokens
-        self._add("add_hold", hold_args(order, granted, text))
-        self.held[call_id] = text, granted, decision.hold
+        row = hold_args(order, granted, text)
+        self._add("add_hold", row)
+        self.held[call_id] = text, granted, decision.hold, row
         self._change(decision.counters, decision.buckets)
         return Held(decision.verdict, created=True)
 
     def _extend(self, extension: Extension) -> Granted | Denied | None:
-        row = self._holds.get(extension.call_id)
+        found = self._holds.get(extension.call_id)
+        row, again = self._lost(extension.call_id) if found is None else (found, {})
         if row is None or row.state != _OPEN:
             return None
         stock, granted = self._lines[extension.call_id].stock, row.output_tokens
         wanted, least = extension.output_tokens, extension.output_tokens_min
-        decision = budgets.extend(stock, granted, wanted, least, self.counters, extension.now_ms)
+        counters = {**self.counters, **again} if again else self.counters
+        decision = budgets.extend(stock, granted, wanted, least, counters, extension.now_ms)
         if isinstance(decision.verdict, Granted):
             granted += decision.verdict.output_tokens
         if granted > INT64_MAX:
@@ -266,9 +317,23 @@ class Batch:
         expires_ms = max(row.expires_ms, extension.expires_ms)
         units_micro = max(row.progress_units_micro, extension.units_micro)
         output_seen = max(row.output_seen, int(extension.output_seen))
-        self._add("extend_hold", (granted, expires_ms, units_micro, output_seen, extension.call_id))
+        if found is None:
+            held = row._replace(output_tokens=granted, expires_ms=expires_ms)
+            self._add("add_hold", held._replace(progress_units_micro=units_micro, output_seen=output_seen))
+            self._change(again, {})
+        else:
+            self._add("extend_hold", (granted, expires_ms, units_micro, output_seen, extension.call_id))
         self._change(decision.counters, decision.buckets)
         return decision.verdict
+
+    def _lost(self, call_id: str) -> tuple[HoldRow | None, Mapping[CounterKey, CounterRow]]:
+        """A hold of this process that is neither there nor on record, and its counters with it held again: a crash of
+        Postgres took its commit along. Its call is in flight, so it is held whatever others were granted meanwhile."""
+        lost = self._known.holds.get(call_id)
+        if lost is None or call_id in self._recorded:
+            return None, {}
+        rows = ((line, self.counters[line.key]) for line in lost[2].lines)
+        return HoldRow(*lost[3]), {line.key: row._replace(held=row.held + line.amount) for line, row in rows}
 
     def _settle(self, settlement: Settlement) -> Settled:
         record, call_id = settlement.record, settlement.record.call_id
@@ -278,27 +343,31 @@ class Batch:
             state = HoldState.RELEASED
             stored = merged([found for name in (call_id, call_id + CORRECTION) if (found := self._records.get(name))])
             if stored is not None:
-                return Settled(False, stored)
+                return Settled(first=False, record=stored)
         else:
             if record.admitted_month != before.admitted_month:
                 record = replace(record, admitted_month=before.admitted_month)
-            state = HoldState(before.state)
+            state = _STATES[before.state]
             if state is HoldState.RECOVERED:
                 recovered = self._records[call_id]
-        # The record's units are the truth for the dimension of units: counters are sums of records by construction.
-        actual = {**settlement.actual, UNITS: record.units_micro}
-        known = self._count(record, actual, settlement.plan, state, recovered, settlement.now_ms)
-        if before is not None:
+        actual, payer = taken_by(settlement), self._claims.payer(settlement)
+        if payer is not None:
+            record, actual = replayed(record, payer), replays.nothing_but_the_request(actual)
+        settled = self._count(record, actual, settlement.plan, state, recovered, settlement.now_ms)
+        for attempt in settlement.attempts:
+            self._add("add_attempt", attempt_args(call_id, attempt))
+        if before is not None or call_id in self._known.holds:
             self.dropped.append(call_id)
-        return Settled(True, known)
+        return settled
 
     def _recover(self, op: RecoverOp) -> bool:
         row = self._holds.get(op.call_id)
         if row is None or row.state != _OPEN or row.expires_ms > op.now_ms:
             return False
-        hold = self._lines.get(op.call_id, Hold())
+        hold = self._lines.get(op.call_id, _NO_HOLD)
         units = row.progress_units_micro
         held = max((line.amount for line in hold.lines if line.key.dimension == UNITS), default=0)
+        actual = holds.recovered_actual(hold, units, output_seen=bool(row.output_seen))
         record = UsageRecord(
             **{name: getattr(row, name) for name in _SHARED},
             method="",
@@ -311,10 +380,11 @@ class Batch:
             units_micro=units,
             source=Mark.ESTIMATED,
             note="recovered",
+            # What its dollar limits count: sums over records and over counters stay the same.
+            cost_nano=actual.get(DOLLARS),
             # What was held and is not charged: the operator's exposure.
             evidence={"held_micro": held, "exposure_micro": max(0, held - units)},
         )
-        actual = holds.recovered_actual(hold, units, output_seen=bool(row.output_seen))
         self._count(record, actual, op.plans.get(row.plan_id), HoldState.OPEN, None, op.now_ms)
         self._add("recover_hold", (op.call_id,))
         return True
@@ -323,7 +393,7 @@ class Batch:
         row = self._holds.get(call_id)
         if row is None or row.state != _OPEN:
             return False
-        ending = holds.release(self._lines.get(call_id, Hold()), self.counters, self.buckets, self._clock_ms)
+        ending = holds.release(self._lines.get(call_id, _NO_HOLD), self.counters, self.buckets, self._clock_ms)
         self.dropped.append(call_id)
         self._change(ending.counters, ending.buckets)
         return True
@@ -336,47 +406,64 @@ class Batch:
         state: HoldState,
         recovered: UsageRecord | None,
         now_ms: int,
-    ) -> UsageRecord:
+    ) -> Settled:
         """Everything that one end of a call writes but its hold; returns the record as it is known then."""
         call_id = record.call_id
-        hold = self._lines.get(call_id, Hold())
+        hold = self._lines.get(call_id, _NO_HOLD)
         taken: Mapping[CounterKey, int] = {}
         if recovered is not None:
             taken = self._taken[call_id]
             hold = hold._replace(lines=tuple(line._replace(actual=taken.get(line.key)) for line in hold.lines))
-        ending = holds.settle(hold, state, actual, plan, self.counters, self.buckets, self._clock_ms)
-        record = with_charge(record, ending.charge_nano, ending.overrun_micro)
-        row, known = record, record
+        ending = holds.settle(
+            hold,
+            state,
+            actual,
+            plan,
+            self.counters,
+            self.buckets,
+            self._clock_ms,
+            model=record.model,
+            since_ms=record.started_ms,
+        )
+        charge_nano, overrun_micro = ending.charge_nano, ending.overrun_micro
+        settled, row = Settled(True, record, charge_nano, overrun_micro), record
         if recovered is not None:
-            row = _correction(record, recovered)
-            known = merged([recovered, row]) or record
-        lines = taken_text(ending.hold.lines, taken, ending.counters)
-        columns = record_args(row, lines, corrects=None if recovered is None else call_id)
+            row = _correction(settled.record, recovered)
+            settled = Settled(first=True, record=merged([recovered, row]) or record)
+        lines = taken_text(holds.counted(ending.hold.lines, record.model, taken), taken, ending.counters)
+        corrects = None if recovered is None else call_id
+        columns = record_args(row, lines, charge_nano, overrun_micro, corrects)
         owed = None
-        if plan is not None and (row.units_micro or row.charge_nano) and _is_billed(plan):
-            owed = self._owed(row, hold, now_ms)
+        if plan is not None and (row.units_micro or charge_nano) and _is_billed(plan):
+            owed = self._owed(row, charge_nano, hold, now_ms)
+        events: Sequence[Row] = ()
+        if self._wanted is not None:
+            told = row if recovered is not None else settled.record
+            events = settled_events(self._wanted, told, corrects, hold.stock, self.counters, ending.counters, now_ms)
         # Nothing raises from here on: an op changes all or nothing.
         self._add("add_record", columns)
         if owed is not None:
             self._add("add_owed", owed)
+        for event in events:
+            self._add("add_event", event)
         self._change(ending.counters, ending.buckets)
-        return known
+        return settled
 
-    def _owed(self, row: UsageRecord, hold: Hold, now_ms: int) -> Row:
+    def _owed(self, row: UsageRecord, charge_nano: int, hold: Hold, now_ms: int) -> Row:
         # The period in which the call was counted, also when the anchor was moved since.
-        start_ms = _period_start_ms(hold)
-        if start_ms is None:
+        period = _period(hold)
+        if period is None:
             anchor_ms = self._anchors.get(row.customer_id, 0)
-            start_ms, _ = window_bounds(Window.BILLING_PERIOD, row.started_ms, anchor_ms=anchor_ms)
+            period = window_bounds(Window.BILLING_PERIOD, row.started_ms, anchor_ms=anchor_ms)
         return (
             row.call_id,
             row.customer_id,
             row.plan_id,
-            start_ms,
+            *period,
             row.started_ms,
             now_ms,
             row.units_micro,
-            row.charge_nano,
+            charge_nano,
         )
 
     # --- writing ---
@@ -391,19 +478,17 @@ class Batch:
     def _change(self, counters: Mapping[CounterKey, CounterRow], buckets: Mapping[BucketKey, BucketRow]) -> None:
         self.counters.update(counters)
         self.buckets.update(buckets)
-        self._changed_counters.update(counters)
-        self._changed_buckets.update(buckets)
 
     def _write(self) -> Steps[None]:
         parts = [AskMany(query, rows) for query, rows in self._writes.items()]
         if self.dropped:
             parts.append(AskMany("drop_holds", [(call_id,) for call_id in self.dropped]))
         # In the order in which they were locked.
-        if self._changed_counters:
-            counters = [(*key, *row) for key, row in self.counters.items() if key in self._changed_counters]
+        were = self._counters_read
+        if counters := [key + row for key, row in self.counters.items() if row is not were[key]]:
             parts.append(AskMany("set_counter", counters))
-        if self._changed_buckets:
-            buckets = [(*key, *row) for key, row in self.buckets.items() if key in self._changed_buckets]
+        had = self._buckets_read
+        if buckets := [key + row for key, row in self.buckets.items() if row is not had[key]]:
             parts.append(AskMany("set_bucket", buckets))
         if parts:
             # Sorted, so that the same few combinations come again.
@@ -434,11 +519,13 @@ def _is_billed(plan: Plan) -> bool:
     return plan.overage is not None or plan.stripe_price is not None or plan.metered_price is not None
 
 
-def _period_start_ms(hold: Hold) -> int | None:
+def _period(hold: Hold) -> tuple[int, int | None] | None:
+    """Start and end of the billing period that the hold counts in, where a line tells it."""
     for line in hold.lines:
         key = line.key
-        if key.window == Window.BILLING_PERIOD and key.scope == Scope.CUSTOMER:
-            return key.start_ms
+        # Only a priced quota surely began with the period: another limit may have been reset in it.
+        if key.window == Window.BILLING_PERIOD and key.scope == Scope.CUSTOMER and line.mode is Mode.OVERAGE:
+            return key.start_ms, next((one.ends_ms for one in hold.stock if one.key == key), None)
     return None
 
 

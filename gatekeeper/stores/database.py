@@ -37,9 +37,11 @@ class AskAll(NamedTuple):
 
 
 class Script(NamedTuple):
-    """Statements as a text, for migrations; answered with no rows."""
+    """Statements as a text, for migrations; answered with no rows. ``postgres`` is the text for Postgres where that
+    differs."""
 
     text: str
+    postgres: str | None = None
 
 
 Step: TypeAlias = Ask | AskMany | AskAll | Script

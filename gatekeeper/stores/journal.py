@@ -7,10 +7,11 @@ for life; whoever gets the lock of another file knows that its owner is gone.
 
 import asyncio
 import fcntl
+import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ import orjson
 from gatekeeper.errors import Fault, FaultKind
 from gatekeeper.meters.reading import Mark, Outcome
 from gatekeeper.money import plain
-from gatekeeper.ports import Journaled, Settlement, UsageRecord
+from gatekeeper.ports import Attempt, Journaled, Settlement, UsageRecord
+from gatekeeper.rules.limits import BucketKey, CounterKey, Mode, RateLine, StockLine
 
 log = logging.getLogger("gatekeeper.journal")
 
@@ -42,7 +44,7 @@ class FileJournal:
 
     async def append(self, settlement: Settlement) -> None:
         """Durable when it returns. Raises Fault (world ``journal``)."""
-        line = orjson.dumps(_to_json(settlement), default=_decimal) + b"\n"
+        line = _line(settlement)
         async with self._lock:
             try:
                 await asyncio.to_thread(self._write, line)
@@ -75,7 +77,9 @@ class FileJournal:
                 raise _fault(cause) from cause
             found: list[Journaled] = []
             for path, file, lines in claimed:
-                waiting = [one for line in lines if (one := _from_line(line, path)) is not None]
+                # Of a call that was opened without a hold and has ended, the end counts: it was written last.
+                read = [one for line in lines if (one := _from_line(line, path)) is not None]
+                waiting = list({one.record.call_id: one for one in read}.values())
                 if waiting:
                     self._claimed[path] = (file, {one.record.call_id for one in waiting})
                     found += waiting
@@ -158,27 +162,66 @@ def _to_json(settlement: Settlement) -> dict[str, Any]:
         "record": {name: getattr(record, name) for name in _FIELDS},
         "actual": dict(settlement.actual),
         "now_ms": settlement.now_ms,
+        "once_per_response": settlement.once_per_response,
+        "stock": settlement.stock,
+        "rates": settlement.rates,
+        "attempts": settlement.attempts,
     }
 
 
-def _decimal(value: object) -> object:
+def _line(settlement: Settlement) -> bytes:
+    """One line of the file, whatever a meter saw: a call that cannot be written would be a call that is not billed."""
+    told = _to_json(settlement)
+    try:
+        text = orjson.dumps(told, default=_plain)
+    except TypeError:  # orjson.JSONEncodeError: an integer above 64 bits, a lone surrogate
+        text = json.dumps(told, default=_plain).encode()
+    return text + b"\n"
+
+
+def _plain(value: object) -> object:
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() else plain(value)
     if isinstance(value, Mapping):
         return dict(value)
-    raise TypeError(type(value).__name__)
+    if isinstance(value, tuple):  # a named one
+        return list(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {one.name: getattr(value, one.name) for one in fields(value)}
+    return str(value)
 
 
 def _from_line(line: bytes, path: Path) -> Journaled | None:
     try:
-        found = orjson.loads(line)
+        found = _read(line)
         told = found["record"]
         told |= {"outcome": Outcome(told["outcome"]), "source": Mark(told["source"])}
-        return Journaled(UsageRecord(**told), found["actual"], found["now_ms"])
-    except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as cause:
+        once = found.get("once_per_response", False)
+        attempts = tuple(Attempt(**attempt) for attempt in found.get("attempts", ()))
+        stock, rates = _lines(found)
+        return Journaled(UsageRecord(**told), found["actual"], found["now_ms"], once, stock, rates, attempts)
+    except (KeyError, TypeError, ValueError) as cause:
         # A line that a crash cut short was never promised to anybody.
         log.error("a line of %s cannot be read and is passed over: %s", path.name, cause)
         return None
+
+
+def _read(line: bytes) -> Any:
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:  # a lone surrogate
+        return json.loads(line)
+
+
+def _lines(found: Mapping[str, Any]) -> tuple[tuple[StockLine, ...] | None, tuple[RateLine, ...]]:
+    """What the call was to be held on; lines of before that was kept have none."""
+    stock, rates = found.get("stock"), found.get("rates") or ()
+    return (
+        None
+        if stock is None
+        else tuple([StockLine(**{**one, "key": CounterKey(*one["key"]), "mode": Mode(one["mode"])}) for one in stock]),
+        tuple([RateLine(**{**one, "key": BucketKey(*one["key"])}) for one in rates]),
+    )
 
 
 def _fault(cause: OSError) -> Fault:

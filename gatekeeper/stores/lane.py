@@ -13,6 +13,7 @@ from typing import Any
 
 from gatekeeper.errors import Fault
 from gatekeeper.rules.limits import Granted
+from gatekeeper.rules.notices import Wanted
 from gatekeeper.stores.batch import Batch, Known, Vanished
 from gatekeeper.stores.database import Database, Rejected, fault
 from gatekeeper.stores.ops import ExtendOp, Held, HoldOp, Op, ReleaseOp
@@ -44,6 +45,8 @@ class Lane:
         self._database = database
         self._now_ms = now_ms
         self._patience_s = patience_s
+        # What a settle writes beside its record; see ``ports.Events``.
+        self.wanted: Wanted | None = None
         self._known = Known()
         self._queue: deque[_Waiting] = deque()
         self._running: list[_Waiting] = []
@@ -179,13 +182,13 @@ class Lane:
             made: list[Batch] = []
 
             def work(made: list[Batch] = made) -> Any:
-                made.append(Batch(ops, self._known, self._now_ms))
+                made.append(Batch(ops, self._known, self._now_ms, self.wanted))
                 return made[-1].work()
 
             try:
                 answers: list[Any] = await self._database.write(work, durable=durable)
             except Vanished:
-                self._known.forget()
+                self._known.doubt()
                 if attempt == attempts:
                     raise
             except Rejected:

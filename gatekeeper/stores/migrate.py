@@ -1,5 +1,7 @@
 """Bringing a database to the present schema. The rule: numbered files, applied once each and in order, all in one
 transaction that only one process can be in; a database that is newer than this code is refused.
+
+A step that Postgres takes another way has a second file beside it, as 0003_months_postgres.sql.
 """
 
 import re
@@ -9,16 +11,17 @@ from pathlib import Path
 
 from gatekeeper.stores.database import Ask, Database, Script, Steps, fault
 
-_FILE = re.compile(r"(\d{4})_(\w+)\.sql")
+_FILE = re.compile(r"(\d{4})_(\w+?)(_postgres)?\.sql")
 
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One step of the schema."""
+    """One step of the schema. ``postgres`` is its text for Postgres where that differs."""
 
     number: int
     name: str
     text: str
+    postgres: str | None = None
 
 
 @cache
@@ -29,7 +32,12 @@ def migrations(folder: Path = Path(__file__).parent / "migrations") -> tuple[Mig
         match = _FILE.fullmatch(file.name)
         if match is None:
             raise ValueError(f"{file.name} is not named like 0001_what.sql")
-        found.append(Migration(int(match[1]), match[2], file.read_text()))
+        if match[3] is None:
+            beside = file.with_name(f"{file.stem}_postgres.sql")
+            postgres = beside.read_text() if beside.is_file() else None
+            found.append(Migration(int(match[1]), match[2], file.read_text(), postgres))
+        elif not file.with_name(f"{match[1]}_{match[2]}.sql").is_file():
+            raise ValueError(f"{file.name} stands beside no {match[1]}_{match[2]}.sql")
     if [migration.number for migration in found] != list(range(1, len(found) + 1)):
         raise ValueError("the migrations are not numbered 1, 2, 3")
     return tuple(found)
@@ -66,11 +74,12 @@ def _missing(known: tuple[Migration, ...], applied: list[int]) -> list[Migration
 
 
 def _migrate(known: tuple[Migration, ...]) -> Steps[int]:
+    yield Ask("be_patient")
     yield Ask("lock_migrations")
     yield Ask("create_migrations")
     # Again, now that nobody else can: two processes may have seen the same gap.
     missing = _missing(known, (yield from applied_migrations()))
     for migration in missing:
-        yield Script(migration.text)
+        yield Script(migration.text, migration.postgres)
         yield Ask("add_migration", {"number": migration.number, "name": migration.name})
     return len(missing)

@@ -32,6 +32,8 @@ STATEMENT_TIMEOUT_MS = 10_000
 REPORT_TIMEOUT_MS = 120_000
 # Above the server's own limits: only for a server that does not answer at all.
 COMMAND_TIMEOUT_S = 130.0
+# A migration may move years of records.
+SCRIPT_TIMEOUT_S = 6 * 3_600.0
 # Deadlocks cannot come from the batches (they lock in one order); other programs on the same tables may cause them.
 ATTEMPTS = 4
 
@@ -216,7 +218,7 @@ class PostgresDatabase:
         elif isinstance(step, AskAll):
             await self._all(connection, step)
         else:
-            await connection.execute(step.text)
+            await connection.execute(step.postgres or step.text, timeout=SCRIPT_TIMEOUT_S)
         return ()
 
     async def _all(self, connection: Any, step: AskAll) -> None:

@@ -4,21 +4,49 @@ Two files hold them: ``queries.sql`` for both databases and ``queries_postgres.s
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 HERE = Path(__file__).parent
 _NAME = re.compile(r"^-- name: (\w+)\n((?:-- .*\n)+)", re.MULTILINE)
 _PARAMETER = re.compile(r"(?<!:):([a-z_]+)")
 _VALUES = re.compile(r"(.*?VALUES )(\([^()]*\))(.*)", re.DOTALL)
-# The filters that ``{who}`` stands for, each making a query of its own: the planner sees only what it must.
-_WHO = {
-    "": "",
-    "/customer": "AND customer_id = :customer_id",
-    "/key": "AND key_id = :key_id",
-    "/both": "AND key_id = :key_id AND customer_id = :customer_id",
+_PLACE = re.compile(r"\{(\w+)\}")
+# What the places stand for, each making a query of its own: the planner sees only what it must. WHO and OF are filters
+# (by customer and key; by the subject of a scope, whose customer is named where it lives under one), BY is what sums
+# are told apart by, PER the spans of time, WHAT the amounts that a pace is of.
+_PLACES: Mapping[str, Mapping[str, str]] = {
+    "who": {
+        "": "",
+        "/customer": "AND customer_id = :customer_id",
+        "/key": "AND key_id = :key_id",
+        "/both": "AND key_id = :key_id AND customer_id = :customer_id",
+    },
+    "by": {
+        "/global": "CAST('*' AS TEXT)",
+        "/customer": "customer_id",
+        "/user": "customer_id || '/' || user_id",
+        "/agent": "customer_id || '/' || agent_id",
+        "/key": "key_id",
+        "/plan": "plan_id",
+        "/route": "route",
+        "/model": "model",
+    },
+    "per": {"/day": "day", "/hour": "started_ms / 3600000"},
+    "what": {"/cost": "cost_nano", "/charge": "charge_nano", "/units": "units_micro"},
+    "of": {
+        "": "",
+        "/of_customer": "AND customer_id = :subject",
+        "/of_user": "AND customer_id = :customer_id AND user_id = :subject",
+        "/of_agent": "AND customer_id = :customer_id AND agent_id = :subject",
+        "/of_key": "AND key_id = :subject",
+        "/of_plan": "AND plan_id = :subject",
+        "/of_route": "AND route = :subject",
+        "/of_model": "AND model = :subject",
+    },
 }
 
 
@@ -69,7 +97,6 @@ def _shifted(text: str, by: int) -> str:
     return re.sub(r"\$(\d+)", lambda found: f"${int(found[1]) + by}", text)
 
 
-@cache
 def for_rows(query: Query, count: int) -> str:
     """The text of a statement with VALUES for so many rows at once, whose parameters follow each other."""
     head, values, tail = _VALUES.fullmatch(query.text).groups()  # type: ignore[union-attr]
@@ -86,13 +113,21 @@ def parse(source: str) -> dict[str, Query]:
         end = heads[index + 1].start() if index + 1 < len(heads) else len(source)
         text = source[head.end() : end].strip().removesuffix(";")
         sentence = " ".join(line.removeprefix("-- ") for line in head[2].splitlines())
-        for suffix, who in _WHO.items() if "{who}" in text else [("", "")]:
-            name = head[1] + suffix
+        for name, filled in _filled(head[1], text):
             if name in found:
                 raise ValueError(f"the query {name!r} stands twice")
-            filtered = text.replace("{who}", who)
-            found[name] = Query(name, sentence, filtered, tuple(dict.fromkeys(_PARAMETER.findall(filtered))))
+            found[name] = Query(name, sentence, filled, tuple(dict.fromkeys(_PARAMETER.findall(filled))))
     return found
+
+
+def _filled(name: str, text: str) -> Iterator[tuple[str, str]]:
+    """Every way to fill the places of a text, with the name that it makes: the places in the order of ``_PLACES``."""
+    places = [place for place in _PLACES if place in _PLACE.findall(text)]
+    for ways in product(*(_PLACES[place].items() for place in places)):
+        filled = text
+        for place, (_, written) in zip(places, ways, strict=True):
+            filled = filled.replace(f"{{{place}}}", written)
+        yield name + "".join(suffix for suffix, _ in ways), filled
 
 
 def _numbered(query: Query, sign: str) -> Query:

@@ -1,5 +1,7 @@
 -- Every statement of the store, by name. `:name` is a parameter; Postgres sees `$n`. A list travels as one JSON text.
--- `{who}` makes four queries of one: NAME, NAME/customer, NAME/key and NAME/both, filtered so.
+-- `{who}` makes four queries of one: NAME, NAME/customer, NAME/key and NAME/both, filtered so. `{of}`, `{by}`, `{per}` and
+-- `{what}` make several too: for each scope, for each thing that sums are told apart by, for each span of time, for each
+-- amount (see queries.py).
 -- A statement that must differ for Postgres stands again in queries_postgres.sql.
 
 -- name: ping
@@ -13,6 +15,10 @@ SELECT 1;
 -- name: has_migrations
 -- Whether the table of migrations is there.
 SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = 'schema_migration';
+
+-- name: be_patient
+-- A migration takes as long as it takes, and so does waiting for one.
+SELECT 1;
 
 -- name: lock_migrations
 -- Only one process may migrate; in SQLite the open write transaction sees to that.
@@ -100,15 +106,17 @@ FROM hold h WHERE h.call_id IN (VALUES (:call_id));
 
 -- name: recorded_calls
 -- Which of those calls are on record: they are over.
-SELECT call_id FROM usage_record WHERE call_id IN (VALUES (:call_id));
+WITH w (call_id, admitted_month) AS (VALUES (:call_id, :admitted_month))
+SELECT r.call_id FROM w CROSS JOIN usage_record r ON r.call_id = w.call_id AND r.admitted_month = w.admitted_month;
 
 -- name: records_of
 -- What those calls took.
+WITH w (call_id, admitted_month) AS (VALUES (:call_id, :admitted_month))
 SELECT r.call_id, r.admitted_month, r.customer_id, r.key_id, r.user_id, r.agent_id, r.plan_id, r.route, r.upstream,
     r.model, r.method, r.path, r.status, r.outcome, r.streamed, r.started_ms, r.ended_ms, r.first_byte_ms,
     r.units_micro, r.source, r.note, r.charge_nano, r.cost_nano, r.usage, r.meters, r.evidence, r.meter_hash,
-    r.request_bytes, r.response_bytes, r.response_id, r.overrun_micro, r.lines
-FROM usage_record r WHERE r.call_id IN (VALUES (:call_id));
+    r.request_bytes, r.response_bytes, r.response_id, r.overrun_micro, r.model_requested, r.lines
+FROM w CROSS JOIN usage_record r ON r.call_id = w.call_id AND r.admitted_month = w.admitted_month;
 
 -- name: anchors_of
 -- Where those customers' billing periods start.
@@ -155,7 +163,8 @@ FROM json_each(:keys) w CROSS JOIN bucket b
 
 -- name: add_hold
 -- A new call. That its id is new was seen under the lock; if another process was quicker, this fails and is tried again.
-INSERT INTO hold (call_id, admitted_month, customer_id, key_id, user_id, agent_id, plan_id, route, upstream, model,
+-- OR ROLLBACK: what breaks ends the whole transaction, so SQLite need not keep what a statement of many rows undoes.
+INSERT OR ROLLBACK INTO hold (call_id, admitted_month, customer_id, key_id, user_id, agent_id, plan_id, route, upstream, model,
     owner, state, started_ms, expires_ms, output_tokens, progress_units_micro, output_seen, lines)
 VALUES (:call_id, :admitted_month, :customer_id, :key_id, :user_id, :agent_id, :plan_id, :route, :upstream,
     :model, :owner, :state, :started_ms, :expires_ms, :output_tokens, :progress_units_micro, :output_seen, :lines);
@@ -204,33 +213,175 @@ ON CONFLICT (scope, subject, dimension, per_ms) DO UPDATE SET spent = excluded.s
 
 -- name: add_record
 -- The guard of settle: a second record of one call breaks the whole transaction, and nothing is counted.
-INSERT INTO usage_record (call_id, admitted_month, customer_id, key_id, user_id, agent_id, plan_id, route, upstream,
+INSERT OR ROLLBACK INTO usage_record (call_id, admitted_month, customer_id, key_id, user_id, agent_id, plan_id, route, upstream,
     model, method, path, status, outcome, streamed, started_ms, ended_ms, first_byte_ms, units_micro, source, note,
     charge_nano, cost_nano, usage, meters, evidence, meter_hash, request_bytes, response_bytes, response_id,
-    overrun_micro, day, corrects, lines)
+    overrun_micro, model_requested, day, corrects, lines)
 VALUES (:call_id, :admitted_month, :customer_id, :key_id, :user_id, :agent_id, :plan_id, :route, :upstream,
     :model, :method, :path, :status, :outcome, :streamed, :started_ms, :ended_ms, :first_byte_ms, :units_micro,
     :source, :note, :charge_nano, :cost_nano, :usage, :meters, :evidence, :meter_hash, :request_bytes,
-    :response_bytes, :response_id, :overrun_micro, :day, :corrects, :lines);
+    :response_bytes, :response_id, :overrun_micro, :model_requested, :day, :corrects, :lines);
 
 -- name: add_owed
 -- What the biller is to be told of one call.
-INSERT INTO owed (call_id, customer_id, plan_id, period_start_ms, started_ms, settled_ms, units_micro, charge_nano)
-VALUES (:call_id, :customer_id, :plan_id, :period_start_ms, :started_ms, :settled_ms, :units_micro, :charge_nano);
+INSERT OR ROLLBACK INTO owed (call_id, customer_id, plan_id, period_start_ms, period_end_ms, started_ms, settled_ms, units_micro, charge_nano)
+VALUES (:call_id, :customer_id, :plan_id, :period_start_ms, :period_end_ms, :started_ms, :settled_ms, :units_micro,
+    :charge_nano);
+
+-- name: claim_response
+-- Who pays for a response: whoever was first. Each row comes back with the call that does.
+INSERT INTO billed_response (customer_id, upstream, response_id, call_id, started_ms)
+VALUES (:customer_id, :upstream, :response_id, :call_id, :started_ms)
+ON CONFLICT (customer_id, upstream, response_id) DO UPDATE SET call_id = billed_response.call_id
+RETURNING customer_id, upstream, response_id, call_id;
+
+-- name: response_payers
+-- The calls that pay for these responses, where anyone does.
+WITH w (customer_id, upstream, response_id) AS (VALUES (:customer_id, :upstream, :response_id))
+SELECT b.customer_id, b.upstream, b.response_id, b.call_id
+FROM w CROSS JOIN billed_response b ON b.customer_id = w.customer_id AND b.upstream = w.upstream
+    AND b.response_id = w.response_id;
+
+-- name: unclaim_response
+-- A call that could not be settled pays for nothing.
+DELETE FROM billed_response
+WHERE (customer_id, upstream, response_id) IN (VALUES (:customer_id, :upstream, :response_id));
+
+-- name: make_month
+-- Nothing: SQLite keeps all months in one table.
+SELECT CASE WHEN :month IS NULL THEN 1 ELSE 0 END;
+
+-- name: forget_responses
+-- Responses that nobody can fetch any more, some at a time.
+DELETE FROM billed_response WHERE (customer_id, upstream, response_id) IN (
+    SELECT customer_id, upstream, response_id FROM billed_response WHERE started_ms < :before_ms
+    ORDER BY started_ms, customer_id, upstream, response_id LIMIT :limit
+) RETURNING call_id;
+
+-- name: forget_attempts
+-- Tries of calls that nobody asks for any more, some at a time.
+DELETE FROM attempt WHERE (call_id, number) IN (
+    SELECT call_id, number FROM attempt WHERE started_ms < :before_ms ORDER BY started_ms LIMIT :limit
+) RETURNING call_id;
+
+-- name: add_event
+-- What happened, once.
+INSERT INTO event (id, kind, customer_id, created_ms, content)
+VALUES (:id, :kind, :customer_id, :created_ms, :content) ON CONFLICT (id) DO NOTHING RETURNING id;
+
+-- name: unfanned
+-- Whether events wait to be handed out.
+SELECT 1 FROM event WHERE fanned_ms IS NULL LIMIT 1;
+
+-- name: due_delivery
+-- Whether anything is due for a target.
+SELECT 1 FROM delivery WHERE state = 'waiting' AND target = :target AND next_ms <= :now_ms LIMIT 1;
+
+-- name: unfanned_events
+-- The oldest events that wait to be handed out.
+SELECT id, kind, customer_id, created_ms, content FROM event WHERE fanned_ms IS NULL ORDER BY created_ms, id LIMIT :limit;
+
+-- name: add_delivery
+-- An event for a target.
+INSERT INTO delivery (event_id, target, state, next_ms) VALUES (:event_id, :target, :state, :next_ms)
+ON CONFLICT (event_id, target) DO NOTHING;
+
+-- name: fan_event
+-- It was handed out.
+UPDATE event SET fanned_ms = :fanned_ms WHERE id = :id AND fanned_ms IS NULL;
+
+-- name: claim_deliveries
+-- What is due for a target is leased: it is due again only when the lease is over.
+UPDATE delivery SET next_ms = :lease_ms, attempts = attempts + 1, error = NULL
+WHERE state = 'waiting' AND target = :target AND next_ms <= :now_ms AND event_id IN (
+    SELECT event_id FROM delivery WHERE state = 'waiting' AND target = :target AND next_ms <= :now_ms
+    ORDER BY next_ms, event_id LIMIT :limit
+) RETURNING event_id, attempts;
+
+-- name: events_of
+-- Those events.
+SELECT id, kind, customer_id, created_ms, content FROM event WHERE id IN (VALUES (:id));
+
+-- name: delivered
+-- A target has it, whoever holds the lease by now.
+UPDATE delivery SET state = 'sent', sent_ms = :now_ms, next_ms = :now_ms, error = NULL
+WHERE event_id = :event_id AND target = :target AND state <> 'sent';
+
+-- name: undelivered
+-- The attempt of whoever still holds the lease failed.
+UPDATE delivery SET state = :state, next_ms = :next_ms, error = :error
+WHERE event_id = :event_id AND target = :target AND state = 'waiting' AND attempts = :attempts;
+
+-- name: abandon_deliveries
+-- Deliveries that were due long ago and that nobody took: their target is gone.
+UPDATE delivery SET state = 'dead', next_ms = :now_ms, error = :error
+WHERE state = 'waiting' AND next_ms <= :before_ms AND (event_id, target) IN (
+    SELECT event_id, target FROM delivery WHERE state = 'waiting' AND next_ms <= :before_ms
+    ORDER BY next_ms, event_id LIMIT :limit
+) RETURNING event_id;
+
+-- name: forget_deliveries
+-- Deliveries that ended long ago.
+DELETE FROM delivery WHERE (event_id, target) IN (
+    SELECT event_id, target FROM delivery WHERE state <> 'waiting' AND state = :state AND next_ms <= :before_ms
+    ORDER BY next_ms LIMIT :limit
+) RETURNING event_id;
+
+-- name: forget_events
+-- Events that were handed out long ago and are on their way to nobody. Those whose id must not come again stay longer.
+DELETE FROM event WHERE id IN (
+    SELECT e.id FROM event e
+    WHERE e.fanned_ms IS NOT NULL AND e.fanned_ms <= :before_ms
+        AND (e.kind <> :lasting_kind OR e.fanned_ms <= :lasting_before_ms)
+        AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.event_id = e.id)
+    ORDER BY e.fanned_ms LIMIT :limit
+) RETURNING id;
+
+-- name: abandon_events
+-- Events that nobody has handed out for long: there is nobody any more who asked for them.
+DELETE FROM event WHERE id IN (
+    SELECT id FROM event WHERE fanned_ms IS NULL AND created_ms <= :before_ms ORDER BY created_ms, id LIMIT :limit
+) RETURNING id;
+
+-- name: deliveries
+-- How deliveries stand, the latest event first; an empty text filters nothing.
+SELECT e.id, e.kind, e.customer_id, e.created_ms, e.content, d.target, d.state, d.attempts, d.next_ms, d.sent_ms, d.error
+FROM delivery d JOIN event e ON e.id = d.event_id
+WHERE (CAST(:event_id AS TEXT) = '' OR d.event_id = :event_id) AND (CAST(:state AS TEXT) = '' OR d.state = :state)
+    AND (CAST(:target AS TEXT) = '' OR d.target = :target)
+ORDER BY e.created_ms DESC, e.id DESC, d.target LIMIT :limit;
+
+-- name: retry_deliveries
+-- What was given up begins anew; of one event also what waits after a failure, but not what is being sent.
+UPDATE delivery SET state = 'waiting', attempts = 0, next_ms = :now_ms, error = NULL
+WHERE (CAST(:event_id AS TEXT) = '' OR event_id = :event_id) AND (CAST(:target AS TEXT) = '' OR target = :target)
+    AND (state = 'dead' OR (CAST(:event_id AS TEXT) <> '' AND state = 'waiting' AND error IS NOT NULL))
+RETURNING event_id;
+
+-- name: add_attempt
+-- A try that did not serve its call.
+INSERT INTO attempt (call_id, number, upstream, model, started_ms, ended_ms, status, fault)
+VALUES (:call_id, :number, :upstream, :model, :started_ms, :ended_ms, :status, :fault)
+ON CONFLICT (call_id, number) DO NOTHING;
+
+-- name: attempts
+-- The tries that did not serve a call, in order.
+SELECT number, upstream, model, started_ms, ended_ms, status, fault FROM attempt WHERE call_id = :call_id
+ORDER BY number;
 
 -- name: record
 -- One call: its record, and its correction where there is one.
 SELECT r.call_id, r.admitted_month, r.customer_id, r.key_id, r.user_id, r.agent_id, r.plan_id, r.route, r.upstream,
     r.model, r.method, r.path, r.status, r.outcome, r.streamed, r.started_ms, r.ended_ms, r.first_byte_ms,
     r.units_micro, r.source, r.note, r.charge_nano, r.cost_nano, r.usage, r.meters, r.evidence, r.meter_hash,
-    r.request_bytes, r.response_bytes, r.response_id, r.overrun_micro
+    r.request_bytes, r.response_bytes, r.response_id, r.overrun_micro, r.model_requested
 FROM usage_record r WHERE r.call_id IN (:call_id, :call_id || '#correction') ORDER BY r.call_id;
 
 -- name: records
 -- The latest records before an instant.
 SELECT call_id, admitted_month, customer_id, key_id, user_id, agent_id, plan_id, route, upstream, model, method, path,
     status, outcome, streamed, started_ms, ended_ms, first_byte_ms, units_micro, source, note, charge_nano, cost_nano,
-    usage, meters, evidence, meter_hash, request_bytes, response_bytes, response_id, overrun_micro
+    usage, meters, evidence, meter_hash, request_bytes, response_bytes, response_id, overrun_micro, model_requested
 FROM usage_record WHERE started_ms < :before_ms {who} ORDER BY started_ms DESC, call_id DESC LIMIT :limit;
 
 -- name: usage_total
@@ -305,8 +456,8 @@ SELECT call_id, what, COUNT(*) OVER () FROM (
             THEN 'counts in a ' || span || ' that it was not in'
         WHEN dimension = 'units' AND taken <> units_micro THEN 'counts other units than it has'
         WHEN dimension = 'requests' AND corrects IS NULL AND taken NOT IN (0, 1000000) THEN 'is not one request'
-        WHEN dimension = 'dollars' AND corrects IS NULL AND COALESCE(note, '') <> 'recovered'
-            AND taken <> COALESCE(cost_nano, 0) THEN 'counts other dollars than it cost' END AS what
+        WHEN dimension = 'dollars' AND corrects IS NULL AND taken <> COALESCE(cost_nano, 0)
+            THEN 'counts other dollars than it cost' END AS what
     FROM (
         SELECT r.call_id, r.customer_id, r.user_id, r.agent_id, r.key_id, r.plan_id, r.route, r.model, r.started_ms,
             r.corrects, r.note, r.units_micro, r.cost_nano, json_extract(l.value, '$[0]') AS scope, json_extract(l.value, '$[1]') AS subject,
@@ -433,7 +584,7 @@ GROUP BY route ORDER BY route;
 SELECT r.call_id, r.admitted_month, r.customer_id, r.key_id, r.user_id, r.agent_id, r.plan_id, r.route, r.upstream,
     r.model, r.method, r.path, r.status, r.outcome, r.streamed, r.started_ms, r.ended_ms, r.first_byte_ms,
     r.units_micro, r.source, r.note, r.charge_nano, r.cost_nano, r.usage, r.meters, r.evidence, r.meter_hash,
-    r.request_bytes, r.response_bytes, r.response_id, r.overrun_micro, r.corrects, r.lines
+    r.request_bytes, r.response_bytes, r.response_id, r.overrun_micro, r.model_requested, r.corrects, r.lines
 FROM usage_record r WHERE r.call_id IN (:call_id, :call_id || '#correction') ORDER BY r.call_id;
 
 -- name: holding
@@ -456,8 +607,409 @@ SELECT r.customer_id, COALESCE(c.anchor_ms, 0) FROM (
 -- A page of a customer's records, oldest admission first.
 SELECT call_id, admitted_month, customer_id, key_id, user_id, agent_id, plan_id, route, upstream, model, method, path,
     status, outcome, streamed, started_ms, ended_ms, first_byte_ms, units_micro, source, note, charge_nano, cost_nano,
-    usage, meters, evidence, meter_hash, request_bytes, response_bytes, response_id, overrun_micro, corrects, lines
+    usage, meters, evidence, meter_hash, request_bytes, response_bytes, response_id, overrun_micro, model_requested, corrects, lines
 FROM usage_record
 WHERE customer_id = :customer_id AND started_ms >= :start_ms AND started_ms < :end_ms
     AND (started_ms > :after_ms OR (started_ms = :after_ms AND call_id > :after_id))
 ORDER BY started_ms, call_id LIMIT :limit;
+
+-- name: limit_revision
+-- How often overlays and resets were changed; no row: never.
+SELECT number FROM limit_revision WHERE id = 1;
+
+-- name: bump_limits
+-- Another change; it also locks out every other one until it is committed.
+INSERT INTO limit_revision (id, number) VALUES (1, 1) ON CONFLICT (id) DO UPDATE SET number = limit_revision.number + 1;
+
+-- name: overlays
+-- All limits as operators set them.
+SELECT id, family, name, scope, subject, dimension, span, cap, mode, zone, created_ms, updated_ms, version
+FROM limit_overlay ORDER BY id;
+
+-- name: resets
+-- The last reset of each count that may still run.
+SELECT scope, subject, dimension, span, MAX(reset_ms) FROM limit_reset
+WHERE reset_ms >= :since_ms OR span = 'total' GROUP BY scope, subject, dimension, span;
+
+-- name: add_overlay
+-- A row back says that nobody has set a limit there.
+INSERT INTO limit_overlay (id, family, name, scope, subject, dimension, span, cap, mode, zone, created_ms, updated_ms,
+    version)
+VALUES (:id, :family, :name, :scope, :subject, :dimension, :span, :cap, :mode, :zone, :created_ms, :updated_ms,
+    :version)
+ON CONFLICT DO NOTHING RETURNING id;
+
+-- name: change_overlay
+-- A row back says that it was still as it was read.
+UPDATE limit_overlay SET name = :name, cap = :cap, mode = :mode, zone = :zone, updated_ms = :updated_ms,
+    version = version + 1
+WHERE id = :id AND created_ms = :created_ms AND version = :version RETURNING version;
+
+-- name: drop_overlay
+-- A row back says that it was still as it was read.
+DELETE FROM limit_overlay WHERE id = :id AND created_ms = :created_ms AND version = :version RETURNING id;
+
+-- name: add_reset
+-- From an instant on a limit counts anew; twice in one millisecond is once.
+INSERT INTO limit_reset (scope, subject, dimension, span, reset_ms, reason)
+VALUES (:scope, :subject, :dimension, :span, :reset_ms, :reason) ON CONFLICT DO NOTHING;
+
+-- name: top_counters
+-- Who used most since an instant: of each subject the counter that began last.
+SELECT c.scope, c.subject, c.dimension, c.span, c.start_ms, c.used, c.held FROM counter c
+WHERE c.scope = :scope AND c.dimension = :dimension AND c.span = :span AND c.start_ms >= :start_ms
+    AND c.start_ms <= :now_ms AND NOT EXISTS (
+        SELECT 1 FROM counter d WHERE d.scope = c.scope AND d.subject = c.subject AND d.dimension = c.dimension
+            AND d.span = c.span AND d.start_ms > c.start_ms AND d.start_ms <= :now_ms)
+ORDER BY c.used DESC, c.subject LIMIT :limit;
+
+-- name: spend_total
+-- Sums over records, and how many of them have no known cost. A correction is no request.
+SELECT NULL, COUNT(*) - COUNT(corrects), CAST(COALESCE(SUM(units_micro), 0) AS BIGINT),
+    CAST(COALESCE(SUM(charge_nano), 0) AS BIGINT), CAST(COALESCE(SUM(cost_nano), 0) AS BIGINT),
+    COUNT(CASE WHEN cost_nano IS NULL AND corrects IS NULL THEN 1 END)
+FROM usage_record WHERE started_ms >= :start_ms AND started_ms < :end_ms {of};
+
+-- name: spend_by
+-- The same sums for each of what they are told apart by, the dearest first.
+SELECT {by}, COUNT(*) - COUNT(corrects), CAST(COALESCE(SUM(units_micro), 0) AS BIGINT),
+    CAST(COALESCE(SUM(charge_nano), 0) AS BIGINT), CAST(COALESCE(SUM(cost_nano), 0) AS BIGINT),
+    COUNT(CASE WHEN cost_nano IS NULL AND corrects IS NULL THEN 1 END)
+FROM usage_record WHERE started_ms >= :start_ms AND started_ms < :end_ms {of}
+GROUP BY 1 ORDER BY 5 DESC, 4 DESC, 3 DESC, 1 LIMIT :limit;
+
+-- name: spend_per
+-- The same sums for each span of time that has records, the latest first.
+SELECT {per}, COUNT(*) - COUNT(corrects), CAST(COALESCE(SUM(units_micro), 0) AS BIGINT),
+    CAST(COALESCE(SUM(charge_nano), 0) AS BIGINT), CAST(COALESCE(SUM(cost_nano), 0) AS BIGINT),
+    COUNT(CASE WHEN cost_nano IS NULL AND corrects IS NULL THEN 1 END)
+FROM usage_record WHERE started_ms >= :start_ms AND started_ms < :end_ms {of}
+GROUP BY 1 ORDER BY 1 DESC LIMIT :limit;
+
+-- name: paces
+-- What each subject took since an instant, and before it; only those who took enough since.
+SELECT {by}, CAST(COALESCE(SUM(CASE WHEN started_ms >= :recent_ms THEN {what} END), 0) AS BIGINT),
+    CAST(COALESCE(SUM(CASE WHEN started_ms < :recent_ms THEN {what} END), 0) AS BIGINT), MIN(started_ms)
+FROM usage_record WHERE started_ms >= :start_ms AND started_ms < :end_ms AND {by} IS NOT NULL {of}
+GROUP BY 1 HAVING COALESCE(SUM(CASE WHEN started_ms >= :recent_ms THEN {what} END), 0) >= :least
+ORDER BY 2 DESC, 1 LIMIT :limit;
+
+-- name: owing_customers
+-- A page of customers with usage that is in no batch yet; all, or those that the biller knows.
+SELECT DISTINCT o.customer_id FROM owed o WHERE o.batch_id IS NULL AND o.customer_id > :after
+    AND (CAST(:known AS TEXT) = '' OR EXISTS (
+        SELECT 1 FROM customer c WHERE c.id = o.customer_id AND c.stripe_customer_id IS NOT NULL
+    ))
+ORDER BY o.customer_id LIMIT :limit;
+
+-- name: billed_customer
+-- Where a customer's billing periods start, the id at the biller, and since when his subscription has its prices.
+SELECT c.anchor_ms, c.stripe_customer_id, COALESCE(s.items_ms, 0)
+FROM customer c LEFT JOIN subscription s ON s.customer_id = c.id WHERE c.id = :customer_id;
+
+-- name: owing
+-- What a customer owes and no batch has, told apart by what decides where it goes. Periods of before their end was noted
+-- have 31 days.
+SELECT plan_id, period_start_ms, COALESCE(period_end_ms, period_start_ms + 2678400000) AS end_ms,
+    CASE WHEN settled_ms > COALESCE(period_end_ms, period_start_ms + 2678400000) + :grace_ms THEN 1 ELSE 0 END AS late,
+    CASE WHEN started_ms < :old_ms THEN 1 ELSE 0 END AS old
+FROM owed WHERE batch_id IS NULL AND customer_id = :customer_id
+GROUP BY 1, 2, 3, 4, 5 ORDER BY 2, 3, 1, 4, 5;
+
+-- name: take_owed
+-- These rows go into that batch, unless they are in one.
+UPDATE owed SET batch_id = :batch_id
+WHERE batch_id IS NULL AND customer_id = :customer_id AND plan_id = :plan_id AND period_start_ms = :period_start_ms
+    AND COALESCE(period_end_ms, period_start_ms + 2678400000) = :period_end_ms
+    AND settled_ms > :settled_after_ms AND settled_ms <= :settled_until_ms
+    AND started_ms >= :started_from_ms AND started_ms < :started_before_ms;
+
+-- name: batch_sums
+-- The rows of a batch. Whole units and the rest apart: figures near the bound of 64 bits add up to more than fits.
+SELECT COUNT(*), CAST(COALESCE(SUM(units_micro / 1000000), 0) AS BIGINT),
+    CAST(COALESCE(SUM(units_micro % 1000000), 0) AS BIGINT), MAX(started_ms)
+FROM owed WHERE batch_id = :batch_id;
+
+-- name: ensure_account
+-- A row to lock, where there is none.
+INSERT INTO meter_account (customer_id, meter) VALUES (:customer_id, :meter) ON CONFLICT DO NOTHING;
+
+-- name: lock_account
+-- What the next batch has to carry; SQLite has one writer.
+SELECT residue_micro FROM meter_account WHERE customer_id = :customer_id AND meter = :meter;
+
+-- name: set_residue
+-- What the batch after this one has to carry.
+UPDATE meter_account SET residue_micro = :residue_micro WHERE customer_id = :customer_id AND meter = :meter;
+
+-- name: add_batch
+-- Frozen.
+INSERT INTO meter_batch (id, customer_id, meter, period_start_ms, period_end_ms, value, ts_ms, identifier, state, late,
+    carried_micro, left_micro, created_ms, next_ms, error)
+VALUES (:id, :customer_id, :meter, :period_start_ms, :period_end_ms, :value, :ts_ms, :identifier, :state, :late,
+    :carried_micro, :left_micro, :created_ms, :next_ms, :error);
+
+-- name: due_batch
+-- Whether anything is due.
+SELECT 1 FROM meter_batch WHERE state = 'waiting' AND next_ms <= :now_ms LIMIT 1;
+
+-- name: claim_accounts
+-- Customers on meters for which a batch is due and none is being sent are leased.
+UPDATE meter_account SET lease_ms = :lease_ms
+WHERE lease_ms <= :now_ms AND (customer_id, meter) IN (
+    SELECT a.customer_id, a.meter FROM meter_account a WHERE a.lease_ms <= :now_ms AND EXISTS (
+        SELECT 1 FROM meter_batch b WHERE b.state = 'waiting' AND b.next_ms <= :now_ms
+            AND b.customer_id = a.customer_id AND b.meter = a.meter
+    ) AND (CAST(:customer_id AS TEXT) = '' OR a.customer_id = :customer_id)
+    ORDER BY a.customer_id, a.meter LIMIT :limit
+) RETURNING customer_id, meter;
+
+-- name: due_of_account
+-- The batch of an account that has been due longest, with the customer's id at the biller.
+SELECT b.id, b.customer_id, b.meter, b.period_start_ms, b.period_end_ms, b.value, b.ts_ms, b.identifier, b.state, b.late,
+    b.carried_micro, b.left_micro, b.created_ms, b.next_ms, b.attempts, b.reopened, b.first_sent_ms, b.sent_ms, b.error,
+    c.stripe_customer_id
+FROM meter_batch b LEFT JOIN customer c ON c.id = b.customer_id
+WHERE b.state = 'waiting' AND b.next_ms <= :now_ms AND b.customer_id = :customer_id AND b.meter = :meter
+ORDER BY b.next_ms, b.ts_ms, b.id LIMIT 1;
+
+-- name: begin_batch
+-- An attempt begins: from now on its outcome may be unknown.
+UPDATE meter_batch SET attempts = attempts + 1, first_sent_ms = COALESCE(first_sent_ms, :now_ms)
+WHERE id = :id AND state = 'waiting';
+
+-- name: lease_account
+-- The batch and attempt for which an account is leased.
+UPDATE meter_account SET leased_for = :proof WHERE customer_id = :customer_id AND meter = :meter;
+
+-- name: free_account
+-- Its attempt is over; whoever has leased it since keeps it.
+UPDATE meter_account SET lease_ms = 0, leased_for = NULL
+WHERE customer_id = :customer_id AND meter = :meter AND leased_for = :proof;
+
+-- name: sent_batch
+-- The biller has it, whoever holds the lease by now.
+UPDATE meter_batch SET state = 'sent', sent_ms = :now_ms, error = NULL
+WHERE id = :id AND identifier = :identifier AND state <> 'sent' RETURNING id;
+
+-- name: unsent_batch
+-- The attempt of whoever still holds the lease failed.
+UPDATE meter_batch SET state = :state, next_ms = :next_ms, error = :error,
+    first_sent_ms = CASE WHEN CAST(:clear AS BIGINT) = 1 THEN CAST(:first_sent_ms AS BIGINT) ELSE first_sent_ms END
+WHERE id = :id AND state = 'waiting' AND attempts = :attempts RETURNING id;
+
+-- name: resend_batch
+-- The biller does not have it: its day begins anew.
+UPDATE meter_batch SET first_sent_ms = :now_ms WHERE id = :id AND state = 'waiting' AND attempts = :attempts RETURNING id;
+
+-- name: reopen_batch
+-- Accepted, and later found not to count: sent again under another identifier, as the old one is used up.
+UPDATE meter_batch SET state = :state, identifier = :identifier, reopened = reopened + 1, next_ms = :now_ms,
+    first_sent_ms = NULL, sent_ms = NULL, error = :error
+WHERE id = :id AND state = 'sent' AND reopened = :reopened RETURNING id;
+
+-- name: hurry_batches
+-- What waits of a customer is due now.
+UPDATE meter_batch SET next_ms = :now_ms WHERE state = 'waiting' AND next_ms > :now_ms AND customer_id = :customer_id;
+
+-- name: retry_batches
+-- What was given up begins anew; of one batch also what waits after a failure.
+UPDATE meter_batch SET state = 'waiting', next_ms = :now_ms
+WHERE (CAST(:id AS TEXT) = '' OR id = :id) AND (state = 'dead' OR (CAST(:id AS TEXT) <> '' AND state = 'waiting'))
+RETURNING id;
+
+-- name: unsend_batch
+-- A person says that the biller does not have it: it is sent without asking.
+UPDATE meter_batch SET state = 'waiting', next_ms = :now_ms, first_sent_ms = NULL
+WHERE id = :id AND state IN ('dead', 'waiting') RETURNING id;
+
+-- name: tell_batch
+-- A person says that the biller has it, or that it was charged by hand.
+UPDATE meter_batch SET state = 'sent', sent_ms = :now_ms, error = 'settled by hand'
+WHERE id = :id AND state IN ('dead', 'waiting') RETURNING id;
+
+-- name: batches_beside
+-- The batches of a customer and meter between two instants.
+SELECT b.id, b.customer_id, b.meter, b.period_start_ms, b.period_end_ms, b.value, b.ts_ms, b.identifier, b.state, b.late,
+    b.carried_micro, b.left_micro, b.created_ms, b.next_ms, b.attempts, b.reopened, b.first_sent_ms, b.sent_ms, b.error, NULL
+FROM meter_batch b
+WHERE b.customer_id = :customer_id AND b.meter = :meter AND b.ts_ms >= :start_ms AND b.ts_ms < :end_ms AND b.value > 0
+ORDER BY b.ts_ms, b.id;
+
+-- name: batches
+-- How batches stand, the latest first; an empty text filters nothing.
+SELECT b.id, b.customer_id, b.meter, b.period_start_ms, b.period_end_ms, b.value, b.ts_ms, b.identifier, b.state, b.late,
+    b.carried_micro, b.left_micro, b.created_ms, b.next_ms, b.attempts, b.reopened, b.first_sent_ms, b.sent_ms, b.error, NULL
+FROM meter_batch b
+WHERE (CAST(:state AS TEXT) = '' OR b.state = :state) AND (CAST(:customer_id AS TEXT) = '' OR b.customer_id = :customer_id)
+ORDER BY b.created_ms DESC, b.id DESC LIMIT :limit;
+
+-- name: batch
+-- One batch, by its id or its identifier.
+SELECT b.id, b.customer_id, b.meter, b.period_start_ms, b.period_end_ms, b.value, b.ts_ms, b.identifier, b.state, b.late,
+    b.carried_micro, b.left_micro, b.created_ms, b.next_ms, b.attempts, b.reopened, b.first_sent_ms, b.sent_ms, b.error, NULL
+FROM meter_batch b WHERE b.id = :id OR b.identifier = :id;
+
+-- name: backlog
+-- What is still to be told, and since when; of all customers, or of those that the biller knows.
+SELECT (SELECT COUNT(*) FROM meter_batch WHERE state = 'waiting'),
+    (SELECT COUNT(*) FROM meter_batch WHERE state = 'dead'),
+    (SELECT MIN(created_ms) FROM meter_batch WHERE state = 'waiting'),
+    COUNT(*), MIN(o.settled_ms)
+FROM owed o WHERE o.batch_id IS NULL AND (CAST(:known AS TEXT) = '' OR EXISTS (
+    SELECT 1 FROM customer c WHERE c.id = o.customer_id AND c.stripe_customer_id IS NOT NULL
+));
+
+-- name: elect
+-- A row back says that this process does what only one does.
+INSERT INTO elected (name, owner, lease_ms) VALUES (:name, :owner, :lease_ms)
+ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, lease_ms = excluded.lease_ms
+WHERE elected.owner = excluded.owner OR elected.lease_ms <= :now_ms RETURNING owner;
+
+-- name: resign
+-- Somebody else may do it at once.
+DELETE FROM elected WHERE name = :name AND owner = :owner;
+
+-- name: statement_lines
+-- What a customer used between two instants, for each plan, route and model. A correction is no request.
+SELECT plan_id, route, model, COUNT(*) - COUNT(corrects), CAST(SUM(units_micro) AS BIGINT),
+    CAST(SUM(charge_nano) AS BIGINT)
+FROM usage_record WHERE customer_id = :customer_id AND started_ms >= :start_ms AND started_ms < :end_ms
+GROUP BY plan_id, route, model ORDER BY 6 DESC, 5 DESC, 1, 2, 3;
+
+-- name: statement_batches
+-- How far a customer's usage of a period has been told.
+SELECT state, CAST(SUM(value) AS BIGINT) FROM meter_batch
+WHERE customer_id = :customer_id AND period_start_ms = :start_ms GROUP BY state ORDER BY state;
+
+-- name: customers_by_plan
+-- How many customers each plan has, without those that are disabled.
+SELECT plan_id, COUNT(*) FROM customer WHERE disabled_ms IS NULL GROUP BY plan_id ORDER BY plan_id;
+
+-- name: unbilled
+-- The doctor's question: customers whose usage has been waiting for a batch for too long.
+SELECT customer_id, MIN(settled_ms), COUNT(*) OVER () FROM owed WHERE batch_id IS NULL AND settled_ms < :unbilled_ms
+GROUP BY customer_id ORDER BY customer_id LIMIT :limit;
+
+-- name: strange_batches
+-- The doctor's question: batches that are not what was carried into them and their rows, less what they carry on; rows in
+-- a batch that there is not, of somebody else, or in one of another customer; accounts that carry something else than
+-- their batches left.
+SELECT place, what, COUNT(*) OVER () FROM (
+    SELECT 'batch ' || b.id AS place, 'is not the sum of its rows' AS what
+    FROM meter_batch b LEFT JOIN (
+        SELECT batch_id, SUM(units_micro / 1000000) AS units, SUM(units_micro % 1000000) AS rest
+        FROM owed WHERE batch_id IS NOT NULL AND batch_id <> '-' GROUP BY batch_id
+    ) o ON o.batch_id = b.id
+    WHERE (COALESCE(o.units, 0) - b.value) * 1000000 + COALESCE(o.rest, 0) + b.carried_micro - b.left_micro <> 0
+    UNION ALL
+    SELECT 'owed ' || o.call_id, CASE WHEN b.id IS NULL THEN 'is in a batch that there is not'
+        ELSE 'is in the batch of another customer' END
+    FROM owed o LEFT JOIN meter_batch b ON b.id = o.batch_id
+    WHERE o.batch_id IS NOT NULL AND o.batch_id <> '-' AND (b.id IS NULL OR b.customer_id <> o.customer_id)
+    UNION ALL
+    SELECT 'account ' || customer_id || ' on ' || meter, 'carries something else than its batches left'
+    FROM (
+        SELECT customer_id, meter, residue_micro AS carries, 0 AS left_over FROM meter_account
+        UNION ALL SELECT customer_id, meter, 0, left_micro - carried_micro FROM meter_batch
+    ) each_account GROUP BY customer_id, meter HAVING SUM(carries) <> SUM(left_over)
+) each_place ORDER BY place LIMIT :limit;
+
+-- name: batch_counts
+-- How many batches there are, and the units in them.
+SELECT COUNT(*), CAST(COALESCE(SUM(value), 0) AS BIGINT), COUNT(CASE WHEN state = 'dead' THEN 1 END) FROM meter_batch;
+
+-- name: customer_of_account
+-- Whose account at the biller it is.
+SELECT id, name, plan_id, created_ms, anchor_ms, email, disabled_ms, stripe_customer_id
+FROM customer WHERE stripe_customer_id = :account ORDER BY id LIMIT 1;
+
+-- name: link_account
+-- For a customer who has none, of an account that is nobody's.
+UPDATE customer SET stripe_customer_id = :account WHERE id = :customer_id AND stripe_customer_id IS NULL
+    AND NOT EXISTS (SELECT 1 FROM customer c WHERE c.stripe_customer_id = :account);
+
+-- name: account_of
+-- The account of a customer.
+SELECT stripe_customer_id FROM customer WHERE id = :customer_id;
+
+-- name: standing
+-- What was decided of a customer's subscription.
+SELECT customer_id, subscription_id, status, plan_id, prices, period_start_ms, period_end_ms, anchor_ms, items_ms,
+    trial_end_ms, cancel_ms, grace_ms, blocked_ms, version FROM subscription WHERE customer_id = :customer_id;
+
+-- name: set_standing
+-- A row back says that nobody else has decided since :version was read.
+INSERT INTO subscription (customer_id, subscription_id, status, plan_id, prices, period_start_ms, period_end_ms,
+    anchor_ms, items_ms, trial_end_ms, cancel_ms, grace_ms, blocked_ms, version)
+VALUES (:customer_id, :subscription_id, :status, :plan_id, :prices, :period_start_ms, :period_end_ms, :anchor_ms,
+    :items_ms, :trial_end_ms, :cancel_ms, :grace_ms, :blocked_ms, CAST(:version AS BIGINT) + 1)
+ON CONFLICT (customer_id) DO UPDATE SET subscription_id = excluded.subscription_id, status = excluded.status,
+    plan_id = excluded.plan_id, prices = excluded.prices, period_start_ms = excluded.period_start_ms,
+    period_end_ms = excluded.period_end_ms, anchor_ms = excluded.anchor_ms, items_ms = excluded.items_ms,
+    trial_end_ms = excluded.trial_end_ms, cancel_ms = excluded.cancel_ms, grace_ms = excluded.grace_ms,
+    blocked_ms = excluded.blocked_ms, version = excluded.version
+WHERE subscription.version = excluded.version - 1 RETURNING version;
+
+-- name: move_customer
+-- To another plan; only from one plan where that is named.
+UPDATE customer SET plan_id = :plan_id
+WHERE id = :customer_id AND (CAST(:from_plan_id AS TEXT) = '' OR plan_id = :from_plan_id);
+
+-- name: anchor_customer
+-- Where the billing periods are counted from.
+UPDATE customer SET anchor_ms = :anchor_ms WHERE id = :customer_id;
+
+-- name: block_customer
+-- Whoever is not disabled already.
+UPDATE customer SET disabled_ms = :now_ms WHERE id = :customer_id AND disabled_ms IS NULL;
+
+-- name: unblock_customer
+-- Only whoever was disabled by us, then.
+UPDATE customer SET disabled_ms = NULL WHERE id = :customer_id AND disabled_ms = :blocked_ms;
+
+-- name: out_of_grace
+-- Whose grace is over.
+SELECT customer_id FROM subscription WHERE grace_ms IS NOT NULL AND blocked_ms IS NULL AND grace_ms <= :now_ms
+ORDER BY grace_ms, customer_id LIMIT :limit;
+
+-- name: keep_event
+-- What the biller sent, once.
+INSERT INTO biller_event (id, kind, body, state, received_ms, next_ms)
+VALUES (:id, :kind, :body, 'waiting', :now_ms, :next_ms) ON CONFLICT (id) DO NOTHING RETURNING id;
+
+-- name: claim_events
+-- What is due is leased: it is due again only when the lease is over.
+UPDATE biller_event SET next_ms = :lease_ms, attempts = attempts + 1
+WHERE state = 'waiting' AND next_ms <= :now_ms AND id IN (
+    SELECT id FROM biller_event WHERE state = 'waiting' AND next_ms <= :now_ms ORDER BY next_ms, id LIMIT :limit
+) RETURNING id, kind, body, attempts;
+
+-- name: end_event
+-- How it went, for whoever still holds the lease.
+UPDATE biller_event SET state = :state, next_ms = :next_ms, error = :error
+WHERE id = :id AND state = 'waiting' AND attempts = :attempts RETURNING id;
+
+-- name: forget_biller_events
+-- What ended long ago.
+DELETE FROM biller_event WHERE state <> 'waiting' AND id IN (
+    SELECT id FROM biller_event WHERE state <> 'waiting' AND next_ms < :before_ms ORDER BY next_ms, id LIMIT :limit
+) RETURNING id;
+
+-- name: keep_invoice
+-- As it is now. What was paid stays paid, whoever has read it before that.
+INSERT INTO invoice (id, customer_id, account, number, status, reason, currency, total_cents, due_cents, paid_cents,
+    attempts, created_ms, period_start_ms, period_end_ms, subscription_id, page, pdf, seen_ms)
+VALUES (:id, :customer_id, :account, :number, :status, :reason, :currency, :total_cents, :due_cents, :paid_cents,
+    :attempts, :created_ms, :period_start_ms, :period_end_ms, :subscription_id, :page, :pdf, :seen_ms)
+ON CONFLICT (id) DO UPDATE SET number = excluded.number, status = excluded.status, total_cents = excluded.total_cents,
+    due_cents = excluded.due_cents, paid_cents = excluded.paid_cents, attempts = excluded.attempts,
+    period_start_ms = excluded.period_start_ms, period_end_ms = excluded.period_end_ms, page = excluded.page,
+    pdf = excluded.pdf, seen_ms = excluded.seen_ms
+WHERE invoice.status <> 'paid';
+
+-- name: kept_invoices
+-- Of a customer, the latest first.
+SELECT id, account, number, status, reason, currency, total_cents, due_cents, paid_cents, attempts, created_ms,
+    period_start_ms, period_end_ms, subscription_id, page, pdf
+FROM invoice WHERE customer_id = :customer_id ORDER BY created_ms DESC, id DESC LIMIT :limit;

@@ -9,6 +9,14 @@ SELECT pg_logical_emit_message(TRUE, 'gatekeeper', '');
 -- Whether the table of migrations is there.
 SELECT COUNT(to_regclass('schema_migration'));
 
+-- name: be_patient
+-- A migration takes as long as it takes, and so does waiting for one.
+SELECT set_config('statement_timeout', '0', TRUE);
+
+-- name: make_month
+-- The partition of a month, made ahead.
+SELECT make_usage_month(:month);
+
 -- name: lock_migrations
 -- Only one process may migrate; freed when its transaction ends. The number is ours for ever.
 SELECT pg_advisory_xact_lock(7316202601);
@@ -21,8 +29,13 @@ FROM hold h WHERE h.call_id = ANY(CAST(:call_id AS TEXT[]))
 ORDER BY h.call_id FOR UPDATE OF h;
 
 -- name: recorded_calls
--- Which of those calls are on record: they are over.
-SELECT call_id FROM usage_record WHERE call_id = ANY(CAST(:call_id AS TEXT[]));
+-- Which of those calls are on record: they are over. LATERAL with its LIMIT asks, for each call, its own month alone.
+SELECT r.call_id
+FROM unnest(CAST(:call_id AS TEXT[]), CAST(:admitted_month AS TEXT[])) w (call_id, admitted_month)
+CROSS JOIN LATERAL (
+    SELECT u.call_id FROM usage_record u
+    WHERE u.call_id = w.call_id AND u.admitted_month = w.admitted_month LIMIT 1
+) r;
 
 -- name: drop_holds
 -- Calls that ended: what they took stands in their records.
@@ -33,8 +46,11 @@ DELETE FROM hold WHERE call_id = ANY(CAST(:call_id AS TEXT[]));
 SELECT r.call_id, r.admitted_month, r.customer_id, r.key_id, r.user_id, r.agent_id, r.plan_id, r.route, r.upstream,
     r.model, r.method, r.path, r.status, r.outcome, r.streamed, r.started_ms, r.ended_ms, r.first_byte_ms,
     r.units_micro, r.source, r.note, r.charge_nano, r.cost_nano, r.usage, r.meters, r.evidence, r.meter_hash,
-    r.request_bytes, r.response_bytes, r.response_id, r.overrun_micro, r.lines
-FROM usage_record r WHERE r.call_id = ANY(CAST(:call_id AS TEXT[]));
+    r.request_bytes, r.response_bytes, r.response_id, r.overrun_micro, r.model_requested, r.lines
+FROM unnest(CAST(:call_id AS TEXT[]), CAST(:admitted_month AS TEXT[])) w (call_id, admitted_month)
+CROSS JOIN LATERAL (
+    SELECT * FROM usage_record u WHERE u.call_id = w.call_id AND u.admitted_month = w.admitted_month LIMIT 1
+) r;
 
 -- name: anchors_of
 -- Where those customers' billing periods start.
@@ -140,7 +156,7 @@ INSERT INTO hold (
 INSERT INTO usage_record (
     call_id, admitted_month, customer_id, key_id, user_id, agent_id, plan_id, route, upstream, model, method, path,
     status, outcome, streamed, started_ms, ended_ms, first_byte_ms, units_micro, source, note, charge_nano,
-    cost_nano, usage, meters, evidence, meter_hash, request_bytes, response_bytes, response_id, overrun_micro, day,
+    cost_nano, usage, meters, evidence, meter_hash, request_bytes, response_bytes, response_id, overrun_micro, model_requested, day,
     corrects, lines
 ) SELECT * FROM unnest(
     CAST(:call_id AS TEXT[]), CAST(:admitted_month AS TEXT[]), CAST(:customer_id AS TEXT[]),
@@ -151,19 +167,86 @@ INSERT INTO usage_record (
     CAST(:units_micro AS BIGINT[]), CAST(:source AS TEXT[]), CAST(:note AS TEXT[]), CAST(:charge_nano AS BIGINT[]),
     CAST(:cost_nano AS BIGINT[]), CAST(:usage AS TEXT[]), CAST(:meters AS TEXT[]), CAST(:evidence AS TEXT[]),
     CAST(:meter_hash AS TEXT[]), CAST(:request_bytes AS BIGINT[]), CAST(:response_bytes AS BIGINT[]),
-    CAST(:response_id AS TEXT[]), CAST(:overrun_micro AS BIGINT[]), CAST(:day AS TEXT[]), CAST(:corrects AS TEXT[]),
-    CAST(:lines AS TEXT[])
+    CAST(:response_id AS TEXT[]), CAST(:overrun_micro AS BIGINT[]), CAST(:model_requested AS TEXT[]),
+    CAST(:day AS TEXT[]), CAST(:corrects AS TEXT[]), CAST(:lines AS TEXT[])
 );
+
+-- name: claim_response
+-- Who pays for a response: whoever was first. The rows come sorted, so they are locked in that order.
+INSERT INTO billed_response (customer_id, upstream, response_id, call_id, started_ms)
+SELECT * FROM unnest(
+    CAST(:customer_id AS TEXT[]), CAST(:upstream AS TEXT[]), CAST(:response_id AS TEXT[]), CAST(:call_id AS TEXT[]),
+    CAST(:started_ms AS BIGINT[])
+)
+ON CONFLICT (customer_id, upstream, response_id) DO UPDATE SET call_id = billed_response.call_id
+RETURNING customer_id, upstream, response_id, call_id;
+
+-- name: response_payers
+-- The calls that pay for these responses, where anyone does.
+SELECT b.customer_id, b.upstream, b.response_id, b.call_id
+FROM unnest(CAST(:customer_id AS TEXT[]), CAST(:upstream AS TEXT[]), CAST(:response_id AS TEXT[]))
+    w (customer_id, upstream, response_id)
+JOIN billed_response b ON b.customer_id = w.customer_id AND b.upstream = w.upstream AND b.response_id = w.response_id;
+
+-- name: unclaim_response
+-- A call that could not be settled pays for nothing.
+DELETE FROM billed_response b
+USING unnest(CAST(:customer_id AS TEXT[]), CAST(:upstream AS TEXT[]), CAST(:response_id AS TEXT[]))
+    w (customer_id, upstream, response_id)
+WHERE b.customer_id = w.customer_id AND b.upstream = w.upstream AND b.response_id = w.response_id;
+
+-- name: add_attempt
+-- A try that did not serve its call.
+INSERT INTO attempt (call_id, number, upstream, model, started_ms, ended_ms, status, fault) SELECT * FROM unnest(
+    CAST(:call_id AS TEXT[]), CAST(:number AS BIGINT[]), CAST(:upstream AS TEXT[]), CAST(:model AS TEXT[]),
+    CAST(:started_ms AS BIGINT[]), CAST(:ended_ms AS BIGINT[]), CAST(:status AS BIGINT[]), CAST(:fault AS TEXT[])
+) ON CONFLICT (call_id, number) DO NOTHING;
 
 -- name: add_owed
 -- What the biller is to be told of one call.
 INSERT INTO owed (
-    call_id, customer_id, plan_id, period_start_ms, started_ms, settled_ms, units_micro, charge_nano
+    call_id, customer_id, plan_id, period_start_ms, period_end_ms, started_ms, settled_ms, units_micro, charge_nano
 ) SELECT * FROM unnest(
     CAST(:call_id AS TEXT[]), CAST(:customer_id AS TEXT[]), CAST(:plan_id AS TEXT[]),
-    CAST(:period_start_ms AS BIGINT[]), CAST(:started_ms AS BIGINT[]), CAST(:settled_ms AS BIGINT[]),
-    CAST(:units_micro AS BIGINT[]), CAST(:charge_nano AS BIGINT[])
+    CAST(:period_start_ms AS BIGINT[]), CAST(:period_end_ms AS BIGINT[]), CAST(:started_ms AS BIGINT[]),
+    CAST(:settled_ms AS BIGINT[]), CAST(:units_micro AS BIGINT[]), CAST(:charge_nano AS BIGINT[])
 );
+
+-- name: add_event
+-- What happened, once.
+INSERT INTO event (
+    id, kind, customer_id, created_ms, content
+) SELECT * FROM unnest(
+    CAST(:id AS TEXT[]), CAST(:kind AS TEXT[]), CAST(:customer_id AS TEXT[]), CAST(:created_ms AS BIGINT[]),
+    CAST(:content AS TEXT[])
+) ON CONFLICT (id) DO NOTHING RETURNING id;
+
+-- name: unfanned_events
+-- The oldest events that wait to be handed out and that nobody else is handing out.
+SELECT id, kind, customer_id, created_ms, content FROM event WHERE fanned_ms IS NULL
+ORDER BY created_ms, id LIMIT :limit FOR UPDATE SKIP LOCKED;
+
+-- name: add_delivery
+-- An event for a target.
+INSERT INTO delivery (
+    event_id, target, state, next_ms
+) SELECT * FROM unnest(
+    CAST(:event_id AS TEXT[]), CAST(:target AS TEXT[]), CAST(:state AS TEXT[]), CAST(:next_ms AS BIGINT[])
+) ON CONFLICT (event_id, target) DO NOTHING;
+
+-- name: claim_deliveries
+-- The rows are locked first, past those that somebody else has locked; the condition stands again outside.
+WITH due AS MATERIALIZED (
+    SELECT event_id, target FROM delivery WHERE state = 'waiting' AND target = :target AND next_ms <= :now_ms
+    ORDER BY next_ms, event_id LIMIT :limit FOR UPDATE SKIP LOCKED
+)
+UPDATE delivery d SET next_ms = :lease_ms, attempts = d.attempts + 1, error = NULL FROM due
+WHERE d.event_id = due.event_id AND d.target = due.target AND d.state = 'waiting' AND d.next_ms <= :now_ms
+RETURNING d.event_id, d.attempts;
+
+-- name: events_of
+-- Those events.
+SELECT id, kind, customer_id, created_ms, content FROM event WHERE id = ANY(CAST(:id AS TEXT[]));
 
 -- name: set_counter
 -- The figures of a counter that is locked.
@@ -213,8 +296,8 @@ SELECT call_id, what, COUNT(*) OVER () FROM (
             THEN 'counts in a ' || span || ' that it was not in'
         WHEN dimension = 'units' AND taken <> units_micro THEN 'counts other units than it has'
         WHEN dimension = 'requests' AND corrects IS NULL AND taken NOT IN (0, 1000000) THEN 'is not one request'
-        WHEN dimension = 'dollars' AND corrects IS NULL AND COALESCE(note, '') <> 'recovered'
-            AND taken <> COALESCE(cost_nano, 0) THEN 'counts other dollars than it cost' END AS what
+        WHEN dimension = 'dollars' AND corrects IS NULL AND taken <> COALESCE(cost_nano, 0)
+            THEN 'counts other dollars than it cost' END AS what
     FROM (
         SELECT r.call_id, r.customer_id, r.user_id, r.agent_id, r.key_id, r.plan_id, r.route, r.model, r.started_ms,
             r.corrects, r.note, r.units_micro, r.cost_nano, l ->> 0 AS scope, l ->> 1 AS subject, l ->> 2 AS dimension, l ->> 3 AS span,
@@ -237,3 +320,30 @@ SELECT place, what, COUNT(*) OVER () FROM (
     UNION ALL
     SELECT 'hold ' || call_id, 'a negative figure' FROM hold WHERE output_tokens < 0 OR progress_units_micro < 0
 ) each_place ORDER BY place LIMIT :limit;
+
+-- name: lock_account
+-- What the next batch has to carry, locked: whoever freezes for this customer waits here.
+SELECT residue_micro FROM meter_account WHERE customer_id = :customer_id AND meter = :meter FOR UPDATE;
+
+-- name: claim_accounts
+-- The rows are locked first, past those that somebody else has locked; the condition stands again outside.
+WITH due AS MATERIALIZED (
+    SELECT a.customer_id, a.meter FROM meter_account a WHERE a.lease_ms <= :now_ms AND EXISTS (
+        SELECT 1 FROM meter_batch b WHERE b.state = 'waiting' AND b.next_ms <= :now_ms
+            AND b.customer_id = a.customer_id AND b.meter = a.meter
+    ) AND (CAST(:customer_id AS TEXT) = '' OR a.customer_id = :customer_id)
+    ORDER BY a.customer_id, a.meter LIMIT :limit FOR UPDATE OF a SKIP LOCKED
+)
+UPDATE meter_account m SET lease_ms = :lease_ms FROM due
+WHERE m.customer_id = due.customer_id AND m.meter = due.meter AND m.lease_ms <= :now_ms
+RETURNING m.customer_id, m.meter;
+
+-- name: claim_events
+-- The rows are locked first, past those that somebody else has locked; the condition stands again outside.
+WITH due AS MATERIALIZED (
+    SELECT id FROM biller_event WHERE state = 'waiting' AND next_ms <= :now_ms
+    ORDER BY next_ms, id LIMIT :limit FOR UPDATE SKIP LOCKED
+)
+UPDATE biller_event e SET next_ms = :lease_ms, attempts = e.attempts + 1 FROM due
+WHERE e.id = due.id AND e.state = 'waiting' AND e.next_ms <= :now_ms
+RETURNING e.id, e.kind, e.body, e.attempts;

@@ -10,7 +10,18 @@ from typing import Any, NamedTuple
 import orjson
 
 from gatekeeper.meters.reading import Mark, Outcome
-from gatekeeper.ports import Customer, Entry, Holder, Holding, HoldOrder, Key, UsageDay, UsageRecord, UsageTotal
+from gatekeeper.ports import (
+    Attempt,
+    Customer,
+    Entry,
+    Holder,
+    Holding,
+    HoldOrder,
+    Key,
+    UsageDay,
+    UsageRecord,
+    UsageTotal,
+)
 from gatekeeper.rules.charges import Counted
 from gatekeeper.rules.holds import HeldLine, HeldRate, Hold, HoldState, held_lines
 from gatekeeper.rules.limits import BucketKey, CounterKey, CounterRow, Mode, StockLine
@@ -31,7 +42,8 @@ _CHARGE, _OVERRUN = (_RECORD.index(name) for name in ("charge_nano", "overrun_mi
 _NUMBERS = tuple(_RECORD.index(name) for name in ("units_micro", "charge_nano", "cost_nano", "overrun_micro"))
 # Text that a client or an upstream chose: it may hold what no database stores.
 _FOREIGN = tuple(
-    _RECORD.index(name) for name in ("model", "method", "path", "note", "response_id", "user_id", "agent_id")
+    _RECORD.index(name)
+    for name in ("model", "method", "path", "note", "response_id", "user_id", "agent_id", "model_requested")
 )
 _OPEN = HoldState.OPEN.value
 
@@ -193,9 +205,12 @@ def ids(found: Iterable[str]) -> list[Row]:
     return [(name,) for name in found]
 
 
-def record_args(record: UsageRecord, lines: str, *, corrects: str | None = None) -> Row:
-    """The columns of a record. Raises ValueError for a number that does not fit a BIGINT."""
+def record_args(
+    record: UsageRecord, lines: str, charge_nano: int, overrun_micro: int, corrects: str | None = None
+) -> Row:
+    """The columns of a record with what its settle found. Raises ValueError for a number that does not fit a BIGINT."""
     values = list(_RECORD_VALUES(record))
+    values[_CHARGE], values[_OVERRUN] = charge_nano, overrun_micro
     for index in _NUMBERS:
         number = values[index]
         if number is not None and not -INT64_MAX <= number <= INT64_MAX:
@@ -206,9 +221,9 @@ def record_args(record: UsageRecord, lines: str, *, corrects: str | None = None)
             values[index] = _storable(text)
     values[_OUTCOME], values[_SOURCE] = record.outcome.value, record.source.value
     values[_STREAMED] = int(record.streamed)
-    values[_USAGE] = None if record.usage is None else _json(record.usage)
-    values[_METERS] = _json(record.meters) if record.meters else "{}"
-    values[_EVIDENCE] = _json(record.evidence) if record.evidence else "{}"
+    values[_USAGE] = None if record.usage is None else json_text(record.usage)
+    values[_METERS] = json_text(record.meters) if record.meters else "{}"
+    values[_EVIDENCE] = json_text(record.evidence) if record.evidence else "{}"
     values += (utc_day(record.started_ms), corrects, lines)
     return values
 
@@ -221,6 +236,25 @@ def record_of(row: Row) -> UsageRecord:
     for index in (_USAGE, _METERS, _EVIDENCE):
         values[index] = None if values[index] is None else json.loads(values[index])
     return UsageRecord(*values)
+
+
+def attempt_args(call_id: str, attempt: Attempt) -> Row:
+    """The columns of an attempt."""
+    return (
+        call_id,
+        attempt.number,
+        attempt.upstream,
+        _storable(attempt.model),
+        attempt.started_ms,
+        attempt.ended_ms,
+        attempt.status,
+        attempt.fault,
+    )
+
+
+def attempt_of(row: Row) -> Attempt:
+    """From the columns in order, without the call."""
+    return Attempt(*row)
 
 
 def entry_of(row: Row) -> Entry:
@@ -244,15 +278,6 @@ def holding_of(row: Row) -> Holding:
         hold.progress_units_micro,
         tuple((line.key, line.limit, line.amount) for line in hold_of(hold).lines),
     )
-
-
-def with_charge(record: UsageRecord, charge_nano: int, overrun_micro: int) -> UsageRecord:
-    """The record with what its settle found. ``dataclasses.replace`` takes three times as long."""
-    if record.charge_nano == charge_nano and record.overrun_micro == overrun_micro:
-        return record
-    values = list(_RECORD_VALUES(record))
-    values[_CHARGE], values[_OVERRUN] = charge_nano, overrun_micro
-    return UsageRecord(*values)
 
 
 def merged(rows: list[UsageRecord]) -> UsageRecord | None:
@@ -291,7 +316,7 @@ def _storable(text: str | None) -> str | None:
     return text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
 
 
-def _json(value: Mapping[str, Any]) -> str:
+def json_text(value: Mapping[str, Any]) -> str:
     """JSON for whatever a meter saw: a record that cannot be written would be a call that is not billed."""
     try:
         return orjson.dumps(value, default=str, option=orjson.OPT_NON_STR_KEYS).decode()

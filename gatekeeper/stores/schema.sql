@@ -1,4 +1,5 @@
 -- The whole database as it should stand, for SQLite and Postgres alike. Building it from migrations/ gives the same.
+-- Postgres takes what follows "-- postgres: " too.
 -- Ids are TEXT made by us. Money is nano-dollars, units are millionths, times are epoch milliseconds: all BIGINT.
 
 CREATE TABLE customer (
@@ -42,6 +43,9 @@ CREATE TABLE counter (
     held BIGINT NOT NULL DEFAULT 0 CHECK (held >= 0),
     PRIMARY KEY (scope, subject, dimension, span, start_ms)
 );
+
+-- Who used most of a limit in its present window.
+CREATE INDEX counter_by_start ON counter (scope, dimension, span, start_ms);
 
 -- A rate limit's leaky bucket: spent at the instant at_ms.
 CREATE TABLE bucket (
@@ -124,12 +128,40 @@ CREATE TABLE usage_record (
     model_requested TEXT,
     PRIMARY KEY (call_id, admitted_month),
     CHECK (corrects IS NOT NULL OR (units_micro >= 0 AND charge_nano >= 0))
-);
+) -- postgres: PARTITION BY LIST (admitted_month)
+;
+-- postgres: CREATE TABLE usage_record_other PARTITION OF usage_record DEFAULT;
 CREATE INDEX usage_by_customer ON usage_record (customer_id, started_ms);
 CREATE INDEX usage_by_key ON usage_record (key_id, started_ms);
-CREATE INDEX usage_by_start ON usage_record (started_ms);
+-- Holds all that sums are made of: a report over a million records reads this and none of them.
+CREATE INDEX usage_by_start ON usage_record (started_ms, customer_id, user_id, agent_id, key_id, plan_id, route, model, day,
+    units_micro, charge_nano, cost_nano, corrects);
+
+-- Makes the partition of a month (YYYY-MM), with what usage_record_other has of it; 1 when there was none.
+-- postgres: CREATE FUNCTION make_usage_month(month TEXT) RETURNS BIGINT LANGUAGE plpgsql AS $$
+-- postgres: DECLARE
+-- postgres:     part TEXT := 'usage_record_' || replace(month, '-', '_');
+-- postgres: BEGIN
+-- postgres:     IF month !~ '^[0-9]{4}-[0-9]{2}$' OR to_regclass(part) IS NOT NULL THEN
+-- postgres:         RETURN 0;
+-- postgres:     END IF;
+-- postgres:     PERFORM pg_advisory_xact_lock(7316202602);
+-- postgres:     IF to_regclass(part) IS NOT NULL THEN
+-- postgres:         RETURN 0;
+-- postgres:     END IF;
+-- postgres:     PERFORM set_config('lock_timeout', '1s', TRUE);
+-- postgres:     LOCK TABLE usage_record_other IN ACCESS EXCLUSIVE MODE;
+-- postgres:     EXECUTE format('CREATE TABLE %I (LIKE usage_record INCLUDING DEFAULTS INCLUDING CONSTRAINTS)', part);
+-- postgres:     EXECUTE format(
+-- postgres:         'WITH moved AS (DELETE FROM usage_record_other WHERE admitted_month = %L RETURNING *) '
+-- postgres:         'INSERT INTO %I SELECT * FROM moved', month, part
+-- postgres:     );
+-- postgres:     EXECUTE format('ALTER TABLE usage_record ATTACH PARTITION %I FOR VALUES IN (%L)', part, month);
+-- postgres:     RETURN 1;
+-- postgres: END $$;
 
 -- What the biller is still to be told, of plans that are billed: written with the record, frozen into a batch later.
+-- batch_id '-': of a plan that is billed without a meter. period_end_ms is NULL on rows from before it was noted.
 CREATE TABLE owed (
     call_id TEXT PRIMARY KEY,
     customer_id TEXT NOT NULL,
@@ -139,9 +171,121 @@ CREATE TABLE owed (
     settled_ms BIGINT NOT NULL,
     units_micro BIGINT NOT NULL,
     charge_nano BIGINT NOT NULL,
-    batch_id TEXT
+    batch_id TEXT,
+    period_end_ms BIGINT
 );
-CREATE INDEX owed_unbatched ON owed (call_id) WHERE batch_id IS NULL;
+-- Who owes, for whoever freezes; and the rows of a batch.
+CREATE INDEX owed_unbatched ON owed (customer_id, settled_ms) WHERE batch_id IS NULL;
+CREATE INDEX owed_by_batch ON owed (batch_id) WHERE batch_id IS NOT NULL;
+
+-- A customer on a meter: what is less than a unit and goes into the next batch, and the lease under which one batch at a
+-- time is sent.
+CREATE TABLE meter_account (
+    customer_id TEXT NOT NULL,
+    meter TEXT NOT NULL,
+    residue_micro BIGINT NOT NULL DEFAULT 0,
+    lease_ms BIGINT NOT NULL DEFAULT 0,
+    leased_for TEXT,
+    PRIMARY KEY (customer_id, meter)
+);
+
+-- Usage as it is reported. Value, period, ts_ms and the rows in it are fixed when it is made; carried_micro + its rows =
+-- value in millionths + left_micro. first_sent_ms is when it was first sent without a clear no since. identifier only
+-- changes when the biller has said that it did not count what it had accepted.
+CREATE TABLE meter_batch (
+    id TEXT PRIMARY KEY,
+    customer_id TEXT NOT NULL,
+    meter TEXT NOT NULL,
+    period_start_ms BIGINT NOT NULL,
+    period_end_ms BIGINT NOT NULL,
+    value BIGINT NOT NULL CHECK (value >= 0),
+    ts_ms BIGINT NOT NULL,
+    identifier TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL CHECK (state IN ('waiting', 'sent', 'dead', 'empty')),
+    late BIGINT NOT NULL CHECK (late IN (0, 1)),
+    carried_micro BIGINT NOT NULL,
+    left_micro BIGINT NOT NULL,
+    created_ms BIGINT NOT NULL,
+    next_ms BIGINT NOT NULL,
+    attempts BIGINT NOT NULL DEFAULT 0 CHECK (attempts >= 0),
+    reopened BIGINT NOT NULL DEFAULT 0,
+    first_sent_ms BIGINT,
+    sent_ms BIGINT,
+    error TEXT
+);
+CREATE INDEX meter_batch_waiting ON meter_batch (next_ms) WHERE state = 'waiting';
+CREATE INDEX meter_batch_due ON meter_batch (customer_id, meter, next_ms) WHERE state = 'waiting';
+CREATE INDEX meter_batch_of_account ON meter_batch (customer_id, meter, ts_ms);
+CREATE INDEX meter_batch_by_time ON meter_batch (created_ms, id);
+CREATE INDEX meter_batch_dead ON meter_batch (created_ms) WHERE state = 'dead';
+
+-- Which process does what only one has to do.
+CREATE TABLE elected (
+    name TEXT PRIMARY KEY,
+    owner TEXT NOT NULL,
+    lease_ms BIGINT NOT NULL
+);
+
+-- Whose account at the biller one is. Nobody shares his: link_account sees to that.
+CREATE INDEX customer_by_account ON customer (stripe_customer_id) WHERE stripe_customer_id IS NOT NULL;
+
+-- What was decided of a customer's subscription the last time. grace_ms: until when he is served although a payment
+-- failed. blocked_ms is the disabled_ms that this set on the customer. items_ms: since when it is sold by these prices.
+-- version counts decisions: whoever decides has read the one before.
+CREATE TABLE subscription (
+    customer_id TEXT PRIMARY KEY,
+    subscription_id TEXT NOT NULL,
+    status TEXT NOT NULL,
+    plan_id TEXT NOT NULL,
+    prices TEXT NOT NULL,
+    period_start_ms BIGINT NOT NULL,
+    period_end_ms BIGINT NOT NULL,
+    anchor_ms BIGINT NOT NULL,
+    items_ms BIGINT NOT NULL,
+    trial_end_ms BIGINT,
+    cancel_ms BIGINT,
+    grace_ms BIGINT,
+    blocked_ms BIGINT,
+    version BIGINT NOT NULL CHECK (version > 0)
+);
+CREATE INDEX subscription_in_grace ON subscription (grace_ms) WHERE grace_ms IS NOT NULL AND blocked_ms IS NULL;
+
+-- What the biller has sent, once for each id, as it came; kept before it is answered, worked on afterwards.
+CREATE TABLE biller_event (
+    id TEXT PRIMARY KEY,
+    kind TEXT NOT NULL,
+    body TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('waiting', 'done', 'dead')),
+    received_ms BIGINT NOT NULL,
+    next_ms BIGINT NOT NULL,
+    attempts BIGINT NOT NULL DEFAULT 0 CHECK (attempts >= 0),
+    error TEXT
+);
+CREATE INDEX biller_event_waiting ON biller_event (next_ms, id) WHERE state = 'waiting';
+CREATE INDEX biller_event_ended ON biller_event (next_ms, id) WHERE state <> 'waiting';
+
+-- Invoices as they were seen last at the biller. Amounts are whole cents.
+CREATE TABLE invoice (
+    id TEXT PRIMARY KEY,
+    customer_id TEXT NOT NULL,
+    account TEXT NOT NULL,
+    number TEXT,
+    status TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    currency TEXT NOT NULL,
+    total_cents BIGINT NOT NULL,
+    due_cents BIGINT NOT NULL,
+    paid_cents BIGINT NOT NULL,
+    attempts BIGINT NOT NULL,
+    created_ms BIGINT NOT NULL,
+    period_start_ms BIGINT NOT NULL,
+    period_end_ms BIGINT NOT NULL,
+    subscription_id TEXT,
+    page TEXT,
+    pdf TEXT,
+    seen_ms BIGINT NOT NULL
+);
+CREATE INDEX invoice_by_customer ON invoice (customer_id, created_ms, id);
 
 -- Responses that were billed, by the provider's id: whoever fetches one again is not billed twice.
 CREATE TABLE billed_response (
@@ -184,6 +328,13 @@ CREATE TABLE limit_reset (
     PRIMARY KEY (scope, subject, dimension, span, reset_ms)
 );
 
+-- How often anything of the two tables above was changed: one row, so that every process sees cheaply that it must read
+-- them again.
+CREATE TABLE limit_revision (
+    id BIGINT PRIMARY KEY CHECK (id = 1),
+    number BIGINT NOT NULL
+);
+
 -- What somebody is to be told. The id is made of what happened, so that it is told once. content is JSON. fanned_ms is
 -- when it was given to those who asked for it.
 CREATE TABLE event (
@@ -195,6 +346,7 @@ CREATE TABLE event (
     fanned_ms BIGINT
 );
 CREATE INDEX event_unfanned ON event (created_ms, id) WHERE fanned_ms IS NULL;
+CREATE INDEX event_fanned ON event (fanned_ms, id) WHERE fanned_ms IS NOT NULL;
 
 -- One event on its way to one target, sent again until it was taken or given up.
 CREATE TABLE delivery (
@@ -208,6 +360,8 @@ CREATE TABLE delivery (
     PRIMARY KEY (event_id, target)
 );
 CREATE INDEX delivery_waiting ON delivery (next_ms, event_id) WHERE state = 'waiting';
+CREATE INDEX delivery_of_target ON delivery (target, next_ms, event_id) WHERE state = 'waiting';
+CREATE INDEX delivery_ended ON delivery (state, next_ms) WHERE state <> 'waiting';
 
 -- The tries of a call that did not serve it: the customer pays the one that did.
 CREATE TABLE attempt (
@@ -221,6 +375,7 @@ CREATE TABLE attempt (
     fault TEXT,
     PRIMARY KEY (call_id, number)
 );
+CREATE INDEX attempt_by_start ON attempt (started_ms);
 
 -- Stable for readers outside: one row a key and UTC day. tokens are whole units.
 CREATE VIEW api_key_usage AS

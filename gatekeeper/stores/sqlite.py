@@ -30,6 +30,8 @@ CHECKPOINT_COMMITS = 100
 # itself: then the writer copies the last few pages, for once.
 LOG_FRAMES_MAX = 4_096
 LOG_BYTES_MAX = LOG_FRAMES_MAX * 4_096
+# The indexes of some million records are as large at their busy ends; SQLite's own 2 MB are not.
+CACHE_KIB = 16_384
 # 64 records are some 2,200 parameters, of the 32,766 that one statement may have.
 ROWS_MAX = 64
 # The length of the log is flushed too, as far as reading it back needs it.
@@ -145,6 +147,10 @@ class SqliteDatabase:
             raise fault(f"SQLite: {self._path} stands where no write-ahead log can be (journal mode {mode})")
         # A commit waits for no disk: see ``_sync``. The log itself is synced before a checkpoint copies it.
         self._writer.connection.execute("PRAGMA synchronous = NORMAL")
+        # Pages that a batch changes come again in the next ones; what a statement of many rows may have to undo stays
+        # in memory, not in a file.
+        self._writer.connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        self._writer.connection.execute("PRAGMA temp_store = MEMORY")
         # Checkpoints run beside the commits, never within one.
         self._writer.connection.execute("PRAGMA wal_autocheckpoint = 0").fetchone()
         self._writer.connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES_MAX}").fetchone()
@@ -198,6 +204,7 @@ class _Thread:
         self._place = f"{path.absolute().as_uri()}?mode=ro" if read_only else str(path)
         self._uri = read_only
         self._queries = for_sqlite()
+        self._texts: dict[tuple[str, int], str] = {}
         self._pragmas = (f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}", "PRAGMA foreign_keys = ON", *pragmas)
         self._connection: sqlite3.Connection | None = None
 
@@ -286,8 +293,11 @@ class _Thread:
         found: list[Row] = []
         while start < len(rows):
             count = min(1 << (len(rows) - start).bit_length() - 1, ROWS_MAX)
-            flat = list(chain.from_iterable(rows[start : start + count]))
-            found += self.connection.execute(for_rows(query, count), flat).fetchall()
+            text = self._texts.get((query.name, count))
+            if text is None:
+                text = self._texts[query.name, count] = for_rows(query, count)
+            some = rows if count == len(rows) else rows[start : start + count]
+            found += self.connection.execute(text, list(chain.from_iterable(some))).fetchall()
             start += count
         return found
 

@@ -7,13 +7,17 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from gatekeeper.clock import Clock
-from gatekeeper.ports import Customer, Holder, Key, Store, UsageDay, UsageRecord, UsageTotal
+from gatekeeper.ports import Attempt, Customer, Holder, Key, Store, UsageDay, UsageRecord, UsageTotal
 from gatekeeper.stores.audit import SqlAudit
 from gatekeeper.stores.database import AskMany, Database, Row, Rows, Steps, alone
+from gatekeeper.stores.events import SqlEvents
 from gatekeeper.stores.ledger import SqlLedger
 from gatekeeper.stores.migrate import migrate
+from gatekeeper.stores.outbox import SqlOutbox
+from gatekeeper.stores.overlays import SqlOverlays
 from gatekeeper.stores.postgres import PostgresDatabase
 from gatekeeper.stores.rows import (
+    attempt_of,
     customer_args,
     customer_of,
     day_of,
@@ -24,10 +28,13 @@ from gatekeeper.stores.rows import (
     record_of,
     total_of,
 )
+from gatekeeper.stores.spending import SqlSpending
 from gatekeeper.stores.sqlite import SqliteDatabase
+from gatekeeper.stores.statements import SqlStatements
+from gatekeeper.stores.subscriptions import SqlSubscriptions
 
 
-class SqlStore(SqlLedger, SqlAudit):
+class SqlStore(SqlLedger, SqlEvents, SqlOverlays, SqlSpending, SqlAudit, SqlOutbox, SqlStatements, SqlSubscriptions):
     """See ``ports.Store`` and ``ports.Audit``. Made by ``open_store`` and ``open_reader``."""
 
     # --- customers ---
@@ -104,6 +111,10 @@ class SqlStore(SqlLedger, SqlAudit):
         rows = await self._database.read(alone("record", call_id=call_id))
         found = merged([record_of(row) for row in rows])
         return found if found is not None and customer_id in (None, found.customer_id) else None
+
+    async def attempts(self, call_id: str) -> Sequence[Attempt]:
+        """The tries that did not serve a call, in order."""
+        return [attempt_of(row) for row in await self._database.read(alone("attempts", call_id=call_id))]
 
     async def records(
         self, *, customer_id: str | None = None, before_ms: int | None = None, limit: int = 100

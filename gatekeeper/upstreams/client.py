@@ -115,10 +115,18 @@ class Exchange:
         connect_timeout_s = config.connect_timeout_s
         if config.total_timeout_s is not None:
             connect_timeout_s = min(connect_timeout_s, config.total_timeout_s)
-        # A place in the pool is worth waiting for as long as a connection is.
-        return await self._upstream.pool(config).acquire(
-            connect_timeout_s=connect_timeout_s, wait_timeout_s=connect_timeout_s, fresh=fresh
-        )
+        retries = config.connect_retries
+        while True:
+            try:
+                # A place in the pool is worth waiting for as long as a connection is.
+                return await self._upstream.pool(config).acquire(
+                    connect_timeout_s=connect_timeout_s, wait_timeout_s=connect_timeout_s, fresh=fresh
+                )
+            except Fault as fault:
+                # Refused or broken at once: a server that is being restarted. Who was silent for so long stays so.
+                if not retries or fault.kind is not FaultKind.CONNECT:
+                    raise
+                retries -= 1
 
     async def _ask(self, connection: Connection, head: bytes, total_due_s: float) -> Answer:
         outgoing = self._outgoing

@@ -48,9 +48,11 @@ class Admin:
             ("GET", "/admin/requests", self.list_requests),
             ("GET", "/admin/requests/{call_id}", self.get_request),
         ]
-        return [Route(path, self._guarded(endpoint), methods=[method]) for method, path, endpoint in table]
+        return [Route(path, self.guarded(endpoint), methods=[method]) for method, path, endpoint in table]
 
-    def _guarded(self, endpoint: Endpoint) -> Endpoint:
+    def guarded(self, endpoint: Endpoint) -> Endpoint:
+        """The endpoint, behind the admin key."""
+
         async def guarded(request: Request) -> Response:
             self.check_key(request)
             check_storable([*request.path_params.values(), *request.query_params.values()])
@@ -69,17 +71,17 @@ class Admin:
 
     async def list_customers(self, request: Request) -> Response:
         """``?after=ID&limit=N``, in the order of ids."""
-        rows = await self.store.customers(after=request.query_params.get("after", ""), limit=_limit(request))
+        rows = await self.store.customers(after=request.query_params.get("after", ""), limit=limit_of(request))
         return json_answer({"customers": [customer_json(row) for row in rows]})
 
     async def create_customer(self, request: Request) -> Response:
         """``{"name", "plan"?, "id"?, "email"?}``."""
-        body = _only(await json_body(request), "name", "plan", "id", "email")
+        body = only(await json_body(request), "name", "plan", "id", "email")
         customer = await self.accounts.create_customer(
             _need(body, "name", str),
-            plan_id=_take(body, "plan", str),
-            customer_id=_take(body, "id", str),
-            email=_take(body, "email", str),
+            plan_id=take(body, "plan", str),
+            customer_id=take(body, "id", str),
+            email=take(body, "email", str),
         )
         return json_answer(customer_json(customer), 201)
 
@@ -89,9 +91,9 @@ class Admin:
 
     async def update_customer(self, request: Request) -> Response:
         """``{"plan"?, "disabled"?}``."""
-        body = _only(await json_body(request), "plan", "disabled")
+        body = only(await json_body(request), "plan", "disabled")
         customer_id = request.path_params["customer_id"]
-        plan_id, disabled = _take(body, "plan", str), _take(body, "disabled", bool)
+        plan_id, disabled = take(body, "plan", str), take(body, "disabled", bool)
         customer = await self.accounts.customer(customer_id)
         if plan_id is not None:
             customer = await self.accounts.set_plan(customer_id, plan_id)
@@ -126,22 +128,22 @@ class Admin:
     async def list_keys(self, request: Request) -> Response:
         """A customer's keys, without the keys themselves."""
         customer = await self.accounts.customer(request.path_params["customer_id"])
-        rows = await self.store.keys(customer.id, after=request.query_params.get("after", ""), limit=_limit(request))
+        rows = await self.store.keys(customer.id, after=request.query_params.get("after", ""), limit=limit_of(request))
         return json_answer({"keys": [key_json(row) for row in rows]})
 
     async def create_key(self, request: Request) -> Response:
         """``{"name"?, "expires_ms"?, "routes"?, "models"?, "user_id"?, "agent_id"?, "may_assert"?}``. The answer holds
         the key itself, this once."""
         names = ("name", "expires_ms", "routes", "models", "user_id", "agent_id", "may_assert")
-        body = _only(await json_body(request), *names)
+        body = only(await json_body(request), *names)
         wish = KeyWish(
-            name=_take(body, "name", str) or "",
-            expires_ms=_take(body, "expires_ms", int),
+            name=take(body, "name", str) or "",
+            expires_ms=take(body, "expires_ms", int),
             routes=_texts(body, "routes"),
             models=_texts(body, "models"),
-            user_id=_take(body, "user_id", str),
-            agent_id=_take(body, "agent_id", str),
-            may_assert=_take(body, "may_assert", bool) or False,
+            user_id=take(body, "user_id", str),
+            agent_id=take(body, "agent_id", str),
+            may_assert=take(body, "may_assert", bool) or False,
         )
         made = await self.accounts.create_key(request.path_params["customer_id"], wish)
         return json_answer({**key_json(made.key), "key": made.secret}, 201)
@@ -162,7 +164,7 @@ class Admin:
         rows = await self.store.records(
             customer_id=request.query_params.get("customer_id"),
             before_ms=None if before is None else int(before),
-            limit=_limit(request),
+            limit=limit_of(request),
         )
         return json_answer({"requests": [record_json(row, operator=True) for row in rows]})
 
@@ -171,7 +173,8 @@ class Admin:
         record = await self.store.record(request.path_params["call_id"])
         if record is None:
             raise Refusal(Code.NOT_FOUND, "There is no such request.")
-        return json_answer(record_json(record, operator=True))
+        attempts = await self.store.attempts(record.call_id)
+        return json_answer(record_json(record, operator=True, attempts=attempts))
 
 
 def customer_json(customer: Customer) -> dict[str, Any]:
@@ -225,21 +228,24 @@ def plan_json(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _limit(request: Request) -> int:
+def limit_of(request: Request) -> int:
+    """``?limit=N``. Raises Refusal."""
     text = request.query_params.get("limit", "100")
     if not (text.isascii() and text.isdigit()) or not 1 <= int(text[:20]) <= PAGE_MAX:
         raise Refusal(Code.BAD_REQUEST, f"limit is a number from 1 to {PAGE_MAX}.")
     return int(text)
 
 
-def _only(body: dict[str, Any], *names: str) -> dict[str, Any]:
+def only(body: dict[str, Any], *names: str) -> dict[str, Any]:
+    """The body, where it has no other fields. Raises Refusal."""
     unknown = sorted(set(body) - set(names))
     if unknown:
         raise Refusal(Code.BAD_REQUEST, f"unknown field {unknown[0][:40]!r}; the fields are: {', '.join(names)}.")
     return body
 
 
-def _take(body: dict[str, Any], name: str, kind: type[T]) -> T | None:
+def take(body: dict[str, Any], name: str, kind: type[T]) -> T | None:
+    """A field of one kind, None where it is not there. Raises Refusal."""
     value = body.get(name)
     if value is None:
         return None
@@ -250,7 +256,7 @@ def _take(body: dict[str, Any], name: str, kind: type[T]) -> T | None:
 
 
 def _need(body: dict[str, Any], name: str, kind: type[T]) -> T:
-    value = _take(body, name, kind)
+    value = take(body, name, kind)
     if value is None:
         raise Refusal(Code.BAD_REQUEST, f"{name} is missing.")
     return value

@@ -1,7 +1,7 @@
 """The only list of URLs. Starlette is the application; configured routes go to the raw endpoint before it."""
 
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
@@ -14,18 +14,23 @@ from starlette.types import Receive, Scope, Send
 
 from gatekeeper.errors import Code, Fault, Refusal
 from gatekeeper.ports import Store
-from gatekeeper.rules.routing import Match, NoMethod
+from gatekeeper.rules.billing import Backlog
+from gatekeeper.rules.routing import Choice, Match, NoMethod
 from gatekeeper.version import __version__
 from gatekeeper.web.admin import Admin
 from gatekeeper.web.answers import json_answer, refusal_answer
+from gatekeeper.web.billing import Billing
+from gatekeeper.web.budgets import Budgets
 from gatekeeper.web.calls import NEVER, Calls, dialect_of, no_method
 from gatekeeper.web.problems import internal
+from gatekeeper.web.spend import Spend
 from gatekeeper.web.usage import Usage
+from gatekeeper.web.webhooks import StripeWebhooks
 
 log = logging.getLogger("gatekeeper.web")
 
 # URLs of ours that a prefix route (`/v1/*`) may cover: ours win.
-OWN_PATHS = frozenset({b"/v1/usage", b"/v1/models", b"/v1/budget", b"/healthz", b"/readyz", b"/metrics"})
+OWN_PATHS = frozenset({b"/v1/usage", b"/v1/models", b"/v1/budget", b"/v1/spend", b"/healthz", b"/readyz", b"/metrics"})
 OWN_PREFIXES = (
     b"/admin/", b"/auth/", b"/v1/requests/", b"/portal", b"/dashboard", b"/playground", b"/webhook",
     b"/v1/webhooks/", b"/api/webhooks/",
@@ -39,9 +44,15 @@ class Parts:
     calls: Calls
     usage: Usage
     admin: Admin
+    budgets: Budgets
+    spend: Spend
+    billing: Billing
+    webhooks: StripeWebhooks
     store: Store
     lifespan: Callable[[], AbstractAsyncContextManager[None]]
     accepting: Callable[[], bool] = lambda: True
+    # What is still to be told to the biller, and the present instant; None: nobody is told.
+    backlog: Callable[[], Awaitable[tuple[Backlog, int]]] | None = None
 
 
 class Application(Starlette):
@@ -72,6 +83,9 @@ class Application(Starlette):
                 if isinstance(match, Match):
                     await self._calls.serve(scope, receive, send, match)
                     return
+                if isinstance(match, Choice):
+                    await self._calls.serve(scope, receive, send, match.candidates[0], match.candidates)
+                    return
                 scope["gatekeeper.match"] = match
         await super().__call__(scope, receive, send)
 
@@ -81,15 +95,30 @@ def _routes(parts: Parts) -> list[BaseRoute]:
         if not parts.accepting():
             raise Refusal(Code.SHUTTING_DOWN)
         await parts.store.ping()
-        return json_answer({"ready": True})
+        if parts.backlog is None:
+            return json_answer({"ready": True})
+        # A biller that is away is no reason to turn calls away: what is owed waits, and is told as that.
+        backlog, now_ms = await parts.backlog()
+        outbox = {
+            "waiting": backlog.waiting,
+            "dead": backlog.dead,
+            "oldest_s": backlog.age_s(now_ms),
+            "behind": backlog.is_behind(now_ms),
+        }
+        return json_answer({"ready": True, "outbox": outbox})
 
     return [
         Route("/healthz", _health, methods=["GET"]),
         Route("/readyz", ready, methods=["GET"]),
         Route("/v1/usage", parts.usage.get_usage, methods=["GET"]),
         Route("/v1/models", parts.usage.get_models, methods=["GET"]),
+        Route("/v1/budget", parts.usage.get_budget, methods=["GET"]),
         Route("/v1/requests/{call_id}", parts.usage.get_request, methods=["GET"]),
         *parts.admin.routes(),
+        *parts.budgets.routes(),
+        *parts.spend.routes(),
+        *parts.billing.routes(),
+        *parts.webhooks.routes(),
         Route("/{path:path}", _Unknown()),
     ]
 

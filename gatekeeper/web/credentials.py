@@ -7,6 +7,7 @@ from gatekeeper.ports import RawHeaders
 from gatekeeper.proxy.call import Credentials
 
 _KEY_HEADERS = (b"x-api-key", b"x-goog-api-key", b"api-key")
+_LOOKED_AT = frozenset({*_KEY_HEADERS, b"authorization", b"x-user-id", b"x-agent-id"})
 
 
 def read_credentials(headers: RawHeaders, query: bytes) -> Credentials:
@@ -15,6 +16,8 @@ def read_credentials(headers: RawHeaders, query: bytes) -> Credentials:
     user_id = agent_id = None
     for name, value in headers:
         lower = name.lower()
+        if lower not in _LOOKED_AT:
+            continue
         if lower == b"authorization":
             scheme, _, rest = value.partition(b" ")
             # Another scheme cannot carry a key of ours: it is kept as it is, and refused for its shape.

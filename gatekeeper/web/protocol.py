@@ -5,13 +5,24 @@ It overrides methods of an internal class, hence uvicorn's version is bounded in
 """
 
 import asyncio
+import socket
+import struct
+from collections.abc import Callable
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import (
+    HEADER_RE,
+    HEADER_VALUE_RE,
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from gatekeeper.config.gateway import Dialect
 from gatekeeper.errors import Code, Refusal
+from gatekeeper.web.calls import PEER
 from gatekeeper.web.problems import problem
 
 # What one socket read may bring beyond the end of a head: it is counted with it.
@@ -22,11 +33,92 @@ HEAD_TIMEOUT_S = 60.0
 STALLED_TIMEOUT_S = 300.0
 # Clients that pipeline send a few; with more waiting the socket is not read until one is answered.
 PIPELINED_MAX = 8
+# Fields of an answer that say more than themselves: how the connection goes on, and how the body is framed.
+_DECIDED_BY_SEND = frozenset({b"connection", b"transfer-encoding"})
 _NO_TUNNEL = Refusal(
     Code.METHOD_NOT_ALLOWED,
     "CONNECT is never forwarded.",
     headers=(("Allow", "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"),),
 )
+
+
+class CyclePeer:
+    """The client of one request, below ASGI (implements ``calls.Peer``)."""
+
+    __slots__ = ("_chunks", "_cycle", "_flow", "_loop", "_on_gone")
+
+    def __init__(self, cycle: RequestResponseCycle, flow: FlowControl, loop: asyncio.AbstractEventLoop) -> None:
+        self._cycle = cycle
+        self._flow = flow
+        self._loop = loop
+        self._on_gone: Callable[[], None] | None = None
+        # Whether ``began`` has written a head behind which chunks follow.
+        self._chunks = False
+
+    def whole_body(self) -> bytes | None:
+        """What ``receive`` would give, where it is the whole body and would not wait."""
+        cycle = self._cycle
+        if cycle.more_body or cycle.disconnected or cycle.waiting_for_100_continue:
+            return None
+        body, cycle.body = bytes(cycle.body), bytearray()
+        cycle.message_event.clear()
+        self._flow.resume_reading()
+        return body
+
+    def began(self, status: int, headers: list[tuple[bytes, bytes]]) -> bool:
+        """What ``send`` does with a head that leaves the connection open and has a body, with two searches instead of
+        two for each field. What is wrong or rare is left to ``send``."""
+        cycle = self._cycle
+        if cycle.response_started or cycle.disconnected or self._flow.write_paused or not cycle.keep_alive:
+            return False
+        # Neither an answer without a body, nor one whose framing somebody has decided already (HTTP/1.0).
+        usual = 200 <= status < 600 and status not in (204, 304) and cycle.chunked_encoding is None
+        if not usual or cycle.scope["method"] == "HEAD" or cycle.default_headers or cycle.access_log:
+            return False
+        names = [name.lower() for name, _ in headers]
+        values = [value for _, value in headers]
+        if not _DECIDED_BY_SEND.isdisjoint(names) or names.count(b"content-length") > 1:
+            return False
+        if HEADER_RE.search(b"".join(names)) or HEADER_VALUE_RE.search(b"".join(values)):
+            return False
+        length = values[names.index(b"content-length")] if b"content-length" in names else None
+        if length is not None and not length.isdigit():
+            return False
+        cycle.response_started = True
+        cycle.waiting_for_100_continue = False
+        cycle.chunked_encoding = self._chunks = length is None
+        cycle.expected_content_length = 0 if length is None else int(length)
+        fields = b"".join([b"%b: %b\r\n" % field for field in zip(names, values, strict=True)])
+        framing = b"transfer-encoding: chunked\r\n\r\n" if length is None else b"\r\n"
+        cycle.transport.write(STATUS_LINE[status] + fields + framing)
+        return True
+
+    def wrote(self, chunk: bytes) -> bool:
+        """What ``send`` does with a chunk of a stream whose client keeps up, without its message and its coroutine."""
+        cycle = self._cycle
+        if not self._chunks or cycle.response_complete or cycle.disconnected:
+            return False
+        if self._flow.write_paused or not chunk:
+            return False
+        cycle.transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+        return True
+
+    def watch(self, on_gone: Callable[[], None]) -> None:
+        """As ``receive`` does, reading goes on: else nobody would see the client hang up."""
+        self._on_gone = on_gone
+        self._flow.resume_reading()
+        if self._cycle.disconnected:
+            self._loop.call_soon(self.gone)
+
+    def unwatch(self) -> None:
+        """Call nobody."""
+        self._on_gone = None
+
+    def gone(self) -> None:
+        """The client hung up."""
+        on_gone, self._on_gone = self._on_gone, None
+        if on_gone is not None:
+            on_gone()
 
 
 class GatewayProtocol(HttpToolsProtocol):
@@ -42,6 +134,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._resumes = False
         self._unfit: Refusal | None = None
         self._running: RequestResponseCycle | None = None
+        self._peer: CyclePeer | None = None
         self._late: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
 
@@ -55,8 +148,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._stop_clock()
         self._moves()
         if self._running is not None and not self._running.response_complete:
-            self._running.disconnected = True
-            self._running.message_event.set()
+            self._hung_up(self._running)
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
 
@@ -175,13 +267,38 @@ class GatewayProtocol(HttpToolsProtocol):
             head = b"".join(b"%b: %b\r\n" % field for field in fields)
             self.transport.write(b"HTTP/1.1 %d \r\n%b\r\n%b" % (status, head, body))
         if running is not None and not running.response_complete:
-            running.disconnected = True
-            running.message_event.set()
+            self._hung_up(running)
         self.transport.close()
+
+    def _hung_up(self, running: RequestResponseCycle) -> None:
+        """Nobody is there any more for the call that is being answered."""
+        running.disconnected = True
+        running.message_event.set()
+        if self._peer is not None:
+            self._peer.gone()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
+        self._peer = CyclePeer(cycle, self.flow, self.loop)
+        cycle.scope[PEER] = self._peer  # type: ignore[literal-required]  # a server may add its own
+        if cycle.scope["http_version"] == "1.0":
+            app = self._until_closed(cycle, app)
         super()._start_asgi_task(cycle, app)
+
+    def _until_closed(self, cycle: RequestResponseCycle, app: Any) -> Any:
+        """HTTP/1.0 knows no chunks (RFC 9112 7.1): a body of unknown length ends with the connection, and only a reset
+        tells one that broke off from one that is complete."""
+        cycle.chunked_encoding = False
+        cycle.expected_content_length = _AnyLength()
+
+        async def served(scope: Any, receive: Any, send: Any) -> None:
+            await app(scope, receive, send)
+            if cycle.response_started and not cycle.response_complete:
+                sock = self.transport.get_extra_info("socket")
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.transport.abort()
+
+        return served
 
     def _reads_body(self) -> bool:
         return self.cycle is not None and self.cycle.more_body
@@ -190,6 +307,27 @@ class GatewayProtocol(HttpToolsProtocol):
         if self._late is not None:
             self._late.cancel()
             self._late = None
+
+
+class _AnyLength(int):
+    """A length that every body has: uvicorn counts down what is still missing."""
+
+    def __gt__(self, other: object) -> bool:
+        return True
+
+    def __lt__(self, other: object) -> bool:
+        return False
+
+    def __sub__(self, other: int) -> "_AnyLength":
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+    __hash__ = int.__hash__
 
 
 def _is_coded(headers: list[tuple[bytes, bytes]]) -> bool:

@@ -1,7 +1,8 @@
-"""What a customer's key may ask about itself: ``GET /v1/usage``, ``/v1/models``, ``/v1/requests/{id}``."""
+"""What a customer's key may ask about itself: ``GET /v1/usage``, ``/v1/models``, ``/v1/requests/{id}`` and the compact
+``/v1/budget``, for an agent that asks what it may still spend."""
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -11,9 +12,9 @@ from gatekeeper.clock import Clock
 from gatekeeper.config.gateway import Gateway
 from gatekeeper.errors import Code, LimitState, Refusal
 from gatekeeper.money import amount_text, dollars_text, units_text
-from gatekeeper.ports import Holder, Ledger, UsageQuery, UsageRecord, UsageTotal
+from gatekeeper.ports import Attempt, BucketState, CounterState, Holder, Ledger, UsageQuery, UsageRecord, UsageTotal
 from gatekeeper.proxy import access
-from gatekeeper.rules.limits import ONE_REQUEST
+from gatekeeper.rules.limits import ONE_REQUEST, Mode, RateLine, StockLine
 from gatekeeper.rules.lines import Bounds, Subject, rate_lines, stock_lines
 from gatekeeper.rules.plans import Plan
 from gatekeeper.web.answers import check_storable, json_answer
@@ -66,8 +67,8 @@ class Usage:
         return json_answer(
             {
                 **total_json(total),
-                "period_start": _day(start_ms),
-                "period_end": _day(end_ms - 1),
+                "period_start": day_of(start_ms),
+                "period_end": day_of(end_ms - 1),
                 "plan": holder.customer.plan_id,
                 "rate_limit_remaining": {"per_minute": rates.get("per_minute"), "per_day": rates.get("per_day")},
                 "limits": [limit_json(limit) for limit in limits],
@@ -97,6 +98,33 @@ class Usage:
             raise Refusal(Code.NOT_FOUND, "There is no such request (it appears once the call has ended).")
         return json_answer(record_json(record, operator=False))
 
+    async def get_budget(self, request: Request) -> Response:
+        """What the key may still spend: each limit that its calls meet, and of each dimension the least that is left.
+        ``?route=&model=`` adds the limits of those; X-User-Id and X-Agent-Id count where the key may assert them."""
+        holder = await self.holder(request)
+        check_storable(request.query_params.values())
+        credentials = read_credentials(request.scope["headers"], request.scope["query_string"])
+        user_id, agent_id = access.subjects(holder, credentials)
+        gateway, now_ms = self._gateway(), self._clock.now_ms()
+        plan = gateway.plans.get(holder.customer.plan_id)
+        if plan is None:
+            return json_answer({"remaining": {}, "limits": [], "rates": []})
+        subject = Subject(
+            customer_id=holder.customer.id,
+            plan_id=plan.id,
+            route=request.query_params.get("route", ""),
+            anchor_ms=holder.customer.anchor_ms,
+            key_id=holder.key.id or None,
+            user_id=user_id,
+            agent_id=agent_id,
+            model=request.query_params.get("model"),
+        )
+        stock = stock_lines(plan, subject, _NOTHING, now_ms, gateway.limits, gateway.resets)
+        rates = rate_lines(plan, subject, _NOTHING, gateway.rates)
+        counters = await self._ledger.counters([line.key for line in stock])
+        buckets = await self._ledger.buckets([(line.key, line.cap) for line in rates])
+        return json_answer(budget_json(stock, counters, rates, buckets))
+
     async def _limits(self, holder: Holder, plan: Plan, now_ms: int) -> tuple[list[LimitState], dict[str, str | None]]:
         subject = Subject(
             customer_id=holder.customer.id,
@@ -108,7 +136,7 @@ class Usage:
             agent_id=holder.key.agent_id,
         )
         gateway = self._gateway()
-        lines = stock_lines(plan, subject, _NOTHING, now_ms, gateway.limits)
+        lines = stock_lines(plan, subject, _NOTHING, now_ms, gateway.limits, gateway.resets)
         states = await self._ledger.counters([line.key for line in lines])
         limits = [
             LimitState(
@@ -130,6 +158,46 @@ class Usage:
             for line, bucket in reversed(list(zip(rates, buckets, strict=True)))
         }
         return limits, {name: text for name, text in left.items() if name}
+
+
+def budget_json(
+    stock: Sequence[StockLine],
+    counters: Sequence[CounterState],
+    rates: Sequence[RateLine],
+    buckets: Sequence[BucketState],
+) -> dict[str, Any]:
+    """What is left, compactly: ``remaining`` names only dimensions that a limit blocks."""
+    least: dict[str, int] = {}
+    limits = []
+    for line, state in zip(stock, counters, strict=True):
+        key, left = line.key, None if line.cap is None else max(0, line.cap - state.used - state.held)
+        if left is not None and line.mode is Mode.BLOCK:
+            least[key.dimension] = min(left, least.get(key.dimension, left))
+        limits.append(
+            {
+                "name": line.limit,
+                "scope": key.scope,
+                "dimension": key.dimension,
+                "window": key.window,
+                "mode": line.mode,
+                "remaining": None if left is None else amount_text(key.dimension, left),
+                "resets_ms": line.ends_ms,
+            }
+        )
+    return {
+        "remaining": {dimension: amount_text(dimension, left) for dimension, left in least.items()},
+        "limits": limits,
+        "rates": [
+            {
+                "name": line.limit,
+                "scope": line.key.scope,
+                "dimension": line.key.dimension,
+                "per_ms": line.key.per_ms,
+                "remaining": amount_text(line.key.dimension, max(0, line.cap - state.spent)),
+            }
+            for line, state in zip(rates, buckets, strict=True)
+        ],
+    }
 
 
 def _per(per_ms: int) -> str:
@@ -173,7 +241,8 @@ def _ms(day: dt.date) -> int:
     return int(dt.datetime(day.year, day.month, day.day, tzinfo=dt.UTC).timestamp()) * 1000
 
 
-def _day(ms: int) -> str:
+def day_of(ms: int) -> str:
+    """The UTC day of an instant."""
     return dt.datetime.fromtimestamp(ms / 1000, dt.UTC).date().isoformat()
 
 
@@ -192,12 +261,39 @@ def total_json(total: UsageTotal) -> dict[str, Any]:
     }
 
 
-def record_json(record: UsageRecord, *, operator: bool) -> dict[str, Any]:
-    """One record for machines: exact amounts as decimal strings. What the provider takes is for the operator only."""
-    costs = {} if not operator else {"cost": None if record.cost_nano is None else dollars_text(record.cost_nano)}
-    evidence = {name: value for name, value in record.evidence.items() if operator or name != "$price"}
+def attempt_json(attempt: Attempt) -> dict[str, Any]:
+    """A try that did not serve its call."""
+    return {
+        "number": attempt.number,
+        "upstream": attempt.upstream,
+        "model": attempt.model,
+        "started_ms": attempt.started_ms,
+        "ended_ms": attempt.ended_ms,
+        "status": attempt.status,
+        "fault": attempt.fault,
+    }
+
+
+def without_cost(seen: Any) -> Any:
+    """A usage record without what the provider said that it takes; anything else as it is."""
+    if isinstance(seen, Mapping) and "cost" in seen:
+        return {name: value for name, value in seen.items() if name != "cost"}
+    return seen
+
+
+def record_json(record: UsageRecord, *, operator: bool, attempts: Sequence[Attempt] | None = None) -> dict[str, Any]:
+    """One record for machines: exact amounts as decimal strings. What the provider takes is for the operator only, and
+    so are the tries that did not serve, where they were looked up."""
+    costs: dict[str, Any] = {}
+    if operator:
+        costs["cost"] = None if record.cost_nano is None else dollars_text(record.cost_nano)
+    usage, evidence = record.usage, record.evidence
+    if not operator:
+        usage = without_cost(usage)
+        evidence = {name: without_cost(value) for name, value in evidence.items() if name not in ("$price", "$cost")}
     return {
         **costs,
+        **({} if attempts is None or not operator else {"attempts": [attempt_json(each) for each in attempts]}),
         "id": record.call_id,
         "customer_id": record.customer_id,
         "key_id": record.key_id,
@@ -207,6 +303,7 @@ def record_json(record: UsageRecord, *, operator: bool) -> dict[str, Any]:
         "route": record.route,
         "upstream": record.upstream,
         "model": record.model,
+        "model_requested": record.model_requested,
         "method": record.method,
         "path": record.path,
         "status": record.status,
@@ -220,7 +317,7 @@ def record_json(record: UsageRecord, *, operator: bool) -> dict[str, Any]:
         "note": record.note,
         "charge": dollars_text(record.charge_nano),
         "overrun": units_text(record.overrun_micro),
-        "usage": record.usage,
+        "usage": usage,
         "meters": dict(record.meters),
         "evidence": evidence,
         "meter_hash": record.meter_hash,

@@ -4,13 +4,17 @@ The rule: nothing here raises, and nothing is parsed before it is read. JSON tha
 """
 
 import json
-from decimal import Decimal, DecimalException
+from decimal import MAX_EMAX, MIN_EMIN, ROUND_05UP, Context, Decimal, DecimalException
 from typing import Any, NoReturn
 
 import orjson
 
 # Longer integers are read as Decimal: CPython refuses int() of more than 4,300 digits, in quadratic time below that.
 _INT_DIGITS_MAX = 400
+# Of still longer numbers so many digits stay, the last one never 0 or 5 where something was cut off: too many for a
+# count even so, but megabytes of digits would take twenty times their room wherever somebody looks at them.
+_DIGITS_MAX = 10_000
+_LONG = Context(prec=_DIGITS_MAX, rounding=ROUND_05UP, Emin=MIN_EMIN, Emax=MAX_EMAX, traps=[])
 _BLANK = b" \t\r\n\x0b\x0c"
 _BOM = b"\xef\xbb\xbf"
 # What valid JSON may start with; `[DONE]` passes and fails in the parser.
@@ -84,13 +88,17 @@ def parse_exact(raw: bytes) -> Any:
         return None
     try:
         text = raw.decode("utf-8", "replace")
-        return json.loads(text, parse_float=Decimal, parse_int=_integer, parse_constant=_refuse)
+        return json.loads(text, parse_float=_fraction, parse_int=_integer, parse_constant=_refuse)
     except (ValueError, RecursionError, DecimalException):
         return None
 
 
 def _integer(digits: str) -> int | Decimal:
-    return int(digits) if len(digits) <= _INT_DIGITS_MAX else Decimal(digits)
+    return int(digits) if len(digits) <= _INT_DIGITS_MAX else _fraction(digits)
+
+
+def _fraction(digits: str) -> Decimal:
+    return Decimal(digits) if len(digits) <= _DIGITS_MAX else _LONG.create_decimal(digits)
 
 
 def _refuse(name: str) -> NoReturn:

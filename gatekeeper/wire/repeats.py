@@ -24,7 +24,9 @@ _HOLES_MAX = 8
 _DECIDE = frozenset({b"type", b"event_type", b"object", b"error", b"finish_reason", b"finishReason", b"done"})
 _DIGITS = re.compile(rb"[0-9]+")
 _KEY_BEFORE = re.compile(rb'"([^"]*)"\s*:\s*\Z')
-_LONGER = b"xxxxxxx"
+# What is longer as JSON than as text: arguments of tool calls are counted as JSON.
+_LONGER = b'x\\n\\"\\\\'
+_LONGER_BYTES = 4
 
 
 class Repeats:
@@ -135,13 +137,16 @@ class Repeats:
         self._known, self._plain, self._sample, self.unframed = learned, None, None, True
         return True
 
-    def learn_framing(self, event: Event, wire: bytes) -> None:
+    def learn_framing(self, event: Event, wire: bytes, *, lines: bool = False) -> None:
         """An event that is known began this chunk: from now on events like it are skimmed, if they can be. With no
-        bytes they are not, until others are learned: somebody has to see them."""
+        bytes they are not, until others are learned: somebody has to see them. ``lines``: NDJSON, where a line is an
+        event; among server-sent events it is a stray one."""
         self.unframed = False
         if not wire or self._known is None:
             return
-        found = _wired(self._known, event.raw, wire[: 2 * _SAMPLE_BYTES_MAX], self._bytes_max)
+        wire = wire[: 2 * _SAMPLE_BYTES_MAX]
+        framed = _wired_line if lines else _wired
+        found = framed(self._known, event.raw, wire, self._bytes_max)
         if found is not None:
             self._known, self._plain = found, found.plain
 
@@ -158,12 +163,17 @@ class Repeats:
             return None
         holes, text_bytes = [], plain
         for number, (_, _, is_text) in enumerate(cuts):
-            longer = pieces[number] + _LONGER if is_text else b"1" * (1 + len(pieces[number]) % 9)
-            grown = self._judged(name, parts, [*pieces[:number], longer, *pieces[number + 1 :]])
-            more = None if grown is None else grown - plain
-            if more not in (0, len(_LONGER)) or (more and not is_text):
+            # A number may be nothing, or have another length.
+            others = [pieces[number] + _LONGER] if is_text else [b"0", b"1" * (1 + len(pieces[number]) % 9)]
+            grown = {self._judged(name, parts, [*pieces[:number], one, *pieces[number + 1 :]]) for one in others}
+            found = grown.pop()
+            more = None if found is None or grown else found - plain
+            if more not in (0, _LONGER_BYTES) or (more and not is_text):
                 return None
-            text_bytes -= decoded_size(pieces[number]) if more else 0
+            size = decoded_size(pieces[number]) if is_text else 0
+            if size < 0:
+                return None  # bytes that are no UTF-8
+            text_bytes -= size if more else 0
             holes.append(Hole(is_text, bool(more), parts[number + 1] if number < len(cuts) - 1 else b""))
         return Pattern(name, parts[0], tuple(holes), parts[-1], text_bytes, row)
 
@@ -217,20 +227,23 @@ def _is_free(before: bytes, is_text: bool, deciding: frozenset[str]) -> bool:
 
 
 def _wired(bare: Pattern, raw: bytes, wire: bytes, event_bytes_max: int) -> Pattern | None:
-    """The pattern with its framing around it: for server-sent events of one data line, and for NDJSON."""
+    """The pattern with its framing around it: for server-sent events of one data line."""
     before = wire.find(raw)
-    if before < 0:
-        return None
     after = wire[before + len(raw) :]
     end = b"\r\n\r\n" if after.startswith(b"\r\n\r\n") else b"\n\n" if after.startswith(b"\n\n") else b""
-    if end:
-        parser = SseParser(event_bytes_max)
-        parser.feed(b":\n\n")
-        found = parser.feed(wire[: before + len(raw) + len(end)])
-        if len(found) != 1 or found[0].raw != raw or found[0].event != bare.name or not parser.idle:
-            return None
-    elif before == 0 and bare.name == "message" and after.startswith((b"\n", b"\r\n")):
-        end = after[: after.index(b"\n") + 1]
-    else:
+    if before < 0 or not end:
         return None
-    return bare.framed(wire[:before], end)
+    parser = SseParser(event_bytes_max)
+    parser.feed(b":\n\n")
+    found = parser.feed(wire[: before + len(raw) + len(end)])
+    if len(found) != 1 or found[0].raw != raw or found[0].event != bare.name or not parser.idle:
+        return None
+    # What stands outside of all events is kept by who reads it: the last of it may say that the answer failed.
+    return None if parser.tail else bare.framed(wire[:before], end)
+
+
+def _wired_line(bare: Pattern, raw: bytes, wire: bytes, event_bytes_max: int) -> Pattern | None:
+    """The same for NDJSON."""
+    end = b"\r\n" if wire.startswith(b"\r\n", len(raw)) else b"\n"
+    fits = bare.name == "message" and len(raw) + len(end) <= event_bytes_max and wire.startswith(raw + end)
+    return bare.framed(b"", end) if fits else None

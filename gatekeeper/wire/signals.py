@@ -48,6 +48,9 @@ _TERMINAL = frozenset({
 _FAILED = frozenset({"error", "response.failed", "thread.run.failed"})
 
 _CHAT_CHUNK = "chat.completion.chunk"
+# With nothing but these keys a choice has no text outside of its delta, nor an event without those outside of choices.
+_AROUND_DELTA = frozenset({"index", "delta", "finish_reason", "logprobs", "native_finish_reason", "stop_reason"})
+_BESIDE_CHOICES = (_TOP_TEXT | _INTO) - {"choices"}
 
 
 class Signals:
@@ -113,7 +116,7 @@ class Signals:
         choices = root.get("choices")
         if choices and type(choices) is list:
             self._finish_reasons(choices, "finish_reason")
-            if kind == _CHAT_CHUNK:
+            if kind == _CHAT_CHUNK and _BESIDE_CHOICES.isdisjoint(root):
                 self._deltas(choices)
                 return
         elif "candidates" in root:
@@ -126,7 +129,8 @@ class Signals:
         for choice in choices:
             if type(choice) is dict:
                 delta = choice.get("delta")
-                self.text_bytes += _below(delta if type(delta) is dict else choice, 2)
+                alone = type(delta) is dict and choice.keys() <= _AROUND_DELTA
+                self.text_bytes += _below(delta if alone else choice, 2)
 
     def _finish_reasons(self, items: Any, key: str) -> None:
         for item in items if type(items) is list else ():
@@ -206,4 +210,21 @@ def _json_size(value: Any) -> int:
     try:
         return len(orjson.dumps(value)) if value else 0
     except orjson.JSONEncodeError:
-        return len(str(value))
+        return _walked_size(value)
+
+
+def _walked_size(value: Any) -> int:
+    """The same for what is nested too deep, or holds a number that is too long or exact; at least as much."""
+    total = 0
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        total += 2
+        if type(item) is dict:
+            total += sum(4 + _size(key) for key in item)
+            waiting.extend(item.values())
+        elif type(item) is list:
+            waiting.extend(item)
+        else:
+            total += _size(item) if type(item) is str else len(str(item)) + 3
+    return total

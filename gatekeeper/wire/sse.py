@@ -8,6 +8,8 @@ from gatekeeper.wire.events import Event
 
 # Enough for any provider's bare error body, which is all that the tail is for.
 TAIL_BYTES_MAX = 8 * 1024
+# Lines of one event that are kept apart: beyond, each would take ten times the room of what it says.
+_LINES_MAX = 256
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -34,7 +36,7 @@ class SseParser:
         self._skip_lf = False  # the last byte was a CR: an LF that follows belongs to it
         self._skip_line = False  # inside a line that is over the bound
         self._skip_block = False  # inside an event that is over the bound
-        self._data: list[bytes] = []
+        self._data: list[bytes | bytearray] = []
         self._data_bytes = 0
         self._event = ""
         self._id = ""
@@ -151,7 +153,7 @@ class SseParser:
             if not line:
                 if self._data:
                     data = self._data
-                    raw = data[0] if len(data) == 1 else b"\n".join(data)
+                    raw = bytes(data[0]) if len(data) == 1 else b"\n".join(data)
                     events.append(Event(self._index, self._event or "message", self._id, raw))
                     self._index += 1
                     self._data = []
@@ -168,10 +170,16 @@ class SseParser:
 
     def _append(self, value: bytes) -> None:
         self._data_bytes += len(value) + 1  # the LF that joins counts, except the last one
+        data = self._data
         if self._data_bytes - 1 > self._data_max:
             self._drop()
+        elif len(data) < _LINES_MAX:
+            data.append(value)
         else:
-            self._data.append(value)
+            # Each byte is moved once: the first of them grows.
+            whole = data[0] if isinstance(data[0], bytearray) else bytearray(data[0])
+            whole += b"\n" + b"\n".join(data[1:])
+            self._data = [whole, value]
 
     def _field(self, line: bytes) -> None:
         """Any line but the usual ``data:``."""

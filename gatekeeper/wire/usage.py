@@ -24,6 +24,8 @@ _BILLED_MAX = 16  # kinds of billed units; documented: 5
 # An event that replaces the one before it is kept as it is, and read when somebody asks: usage events have 150-900
 # bytes, except where they repeat the whole answer.
 _WAITING_BYTES_MAX = 1536
+# A first event up to this size is kept, parsed, until the next one comes.
+_KEPT_BYTES_MAX = 16 * 1024
 _NUMBERS = frozenset({int, float, Decimal})
 _ReadNumber = Callable[[Any], Number | None]
 
@@ -52,6 +54,10 @@ class _Plan(NamedTuple):
     deciding: frozenset[str]
 
 
+# Null is an event, too.
+_NO_EVENT = object()
+
+
 class UsageFold:
     """Feed it every event of one response, then ask for the ``result``.
 
@@ -59,13 +65,25 @@ class UsageFold:
     event: for the test that holds the two against each other.
     """
 
-    __slots__ = ("_last", "_needles", "_opened", "_plan", "_prefilter", "_record", "_states", "_waiting", "said")
+    __slots__ = (
+        "_first",
+        "_last",
+        "_needles",
+        "_opened",
+        "_plan",
+        "_prefilter",
+        "_record",
+        "_states",
+        "_waiting",
+        "said",
+    )
 
     def __init__(self, shapes: tuple[Shape, ...] = SHAPES, *, prefilter: bool = True) -> None:
         self._plan = _plan(_rows(shapes), prefilter)
         self._needles = self._plan.needles
         self._prefilter = prefilter
         self._opened = False  # the first event decides which rows are looked for
+        self._first: Any = _NO_EVENT  # that event, until the next one comes: a JSON answer has but one
         self._states: dict[Row, State] = {}
         self._record: dict[str, Any] | None = None  # made once for what is known; nobody changes it
         self._waiting: tuple[Row, bytes] | None = None
@@ -86,10 +104,14 @@ class UsageFold:
         if self._states:
             self._states.pop(row, None)  # it is replaced whole
         self._waiting = (row, raw)
+        if len(raw) > _WAITING_BYTES_MAX:
+            self._settle()
 
     def feed(self, event: Event) -> None:
         """Take in one event. An event that cannot speak of usage is not parsed."""
         raw = event.raw
+        if self._first is not _NO_EVENT:
+            self._narrow()
         # Who has spoken last speaks again, mostly: then it is no use to search first.
         if self.said and self._last is not None:
             root = event.json
@@ -108,6 +130,9 @@ class UsageFold:
             self._offer(event.json, paths.number, raw)
         except Inexact:
             self._offer(event.json_exact, paths.number)
+        if self._first is not _NO_EVENT and len(raw) > _KEPT_BYTES_MAX:
+            # A server may send one huge event and then wait.
+            self._narrow()
 
     def feed_json(self, value: Any) -> None:
         """Take in a JSON value that is parsed already; the elements of a list one by one."""
@@ -138,6 +163,8 @@ class UsageFold:
 
     def _offer(self, root: Any, read: _ReadNumber, raw: bytes | None = None) -> None:
         """``raw``: the event's bytes, if they may wait."""
+        if self._first is not _NO_EVENT:
+            self._narrow()
         if type(root) is dict:
             places = self._plan.places
             group: tuple[_Place, ...] = ()
@@ -155,9 +182,14 @@ class UsageFold:
                     break
         if not self._opened:
             self._opened = True
-            rows = tuple(row for row in self._plan.rows if not row.opening or paths.holds(row.opening, root))
-            self._plan = _plan(rows, self._prefilter)
-            self._needles = self._plan.needles
+            self._first = root
+
+    def _narrow(self) -> None:
+        """Leaves the rows that fit the first event."""
+        first, self._first = self._first, _NO_EVENT
+        rows = tuple([row for row in self._plan.rows if not row.opening or paths.holds(row.opening, first)])
+        self._plan = _plan(rows, self._prefilter)
+        self._needles = self._plan.needles
 
     def _as_before(self, place: _Place, root: dict[str, Any], raw: bytes) -> bool:
         """Whether the event speaks of usage where the last one did that may wait, which stands before it no more."""

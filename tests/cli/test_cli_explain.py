@@ -10,6 +10,7 @@ from fakes.past import MICRO, NOW_MS, customer, hold, metered, record, settle, s
 from gatekeeper.config import load_gateway
 from gatekeeper.meters import compile_meter
 from gatekeeper.meters.reading import Mark, Outcome
+from gatekeeper.ports import Attempt, Settlement
 from gatekeeper.rules.prices import cost_nano, price_of
 
 STREAM = (Path(__file__).resolve().parents[1] / "streams" / "openai_chat_usage.sse").read_bytes()
@@ -219,3 +220,31 @@ def test_a_price_comes_back_from_what_was_stored():
         "from_ms": 5,
     }
     assert price_of(shown).evidence() == shown
+
+
+def test_who_did_not_serve_and_what_was_asked_for_stand_in_the_explanation(cli, gateway, store_url, monkeypatch):
+    monkeypatch.setenv("DATABASE_URL", store_url)
+    made = replace(metered("c1", "starter", METER, STREAM), model="gpt-4o-mini", model_requested="gpt-4o")
+    tries = (
+        Attempt(1, "openai", "gpt-4o-mini", NOW_MS, NOW_MS + 12, fault="first_byte_timeout"),
+        Attempt(2, "azure", "gpt-4o-mini", NOW_MS, NOW_MS + 30, status=503),
+        Attempt(3, "local", None, NOW_MS, NOW_MS, fault="breaker_open"),
+    )
+
+    async def body(store):
+        await customer(store, "ada", "starter")
+        await store.settle(Settlement(made, {"units": made.units_micro}, None, made.ended_ms, attempts=tries))
+
+    stored(store_url, body)
+    shown = cli("explain", "c1").out.splitlines()
+    assert [line.split(maxsplit=1)[1] for line in shown if line.startswith("  tried")] == [
+        "1. openai, gpt-4o-mini: first byte timeout after 12 ms",
+        "2. azure, gpt-4o-mini: status 503 after 30 ms",
+        "3. local: passed over, because it had failed too often",
+    ]
+    assert any("asked for" in line and "gpt-4o; gpt-4o-mini served" in line for line in shown)
+    found = told(cli("explain", "c1", "--json"))
+    assert (found["model_requested"], [row["fault"] for row in found["attempts"]]) == (
+        "gpt-4o",
+        ["first_byte_timeout", None, "breaker_open"],
+    )

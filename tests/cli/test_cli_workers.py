@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 WORKERS = 2
+USAGE = {"prompt_tokens": 60, "completion_tokens": 40, "total_tokens": 100}
 CALLS = 40
 FIT = 12
 STOPS_WITHIN_S = 20
@@ -74,13 +75,30 @@ class Upstream(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        body = json.dumps({"usage": {"prompt_tokens": 60, "completion_tokens": 40, "total_tokens": 100}}).encode()
+        asked = self.rfile.read(int(self.headers["Content-Length"]))
+        if b'"stream"' in asked:
+            self.stream()
+            return
+        body = json.dumps({"usage": USAGE}).encode()
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def stream(self) -> None:
+        """Pieces for about as long as workers are replaced."""
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        for _ in range(40):
+            self.wfile.write(b'data: {"choices":[{"delta":{"content":"x"}}]}\n\n')
+            time.sleep(0.05)
+        self.wfile.write(
+            b'data: {"choices":[],"usage":{"prompt_tokens":60,"completion_tokens":40,"total_tokens":100}}\n\n'
+        )
+        self.wfile.write(b"data: [DONE]\n\n")
+        self.close_connection = True
 
     def log_message(self, *_: object) -> None:
         pass
@@ -147,3 +165,60 @@ def test_workers_whose_parent_is_killed_stop(cli, process, folder, upstream):
         running.kill()
         until(lambda: not any(alive(worker) for worker in workers))
         running.communicate(timeout=STOPS_WITHIN_S)
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks at processes under /proc")
+def test_replacing_the_workers_refuses_no_call_and_cuts_no_stream(cli, process, folder, upstream):
+    key = started(folder, cli, upstream)
+    failed, stop = [], threading.Event()
+
+    def ask_again_and_again(url: str) -> int:
+        count = 0
+        while not stop.is_set():
+            # A new connection each time: it meets whichever socket the kernel chooses.
+            try:
+                count += httpx.get(f"{url}/healthz", timeout=15).status_code == 200
+            except httpx.HTTPError as error:
+                failed.append(error)
+        return count
+
+    def stream(url: str) -> bytes:
+        body = {"model": "m", "messages": [], "stream": True}
+        headers = {"Authorization": f"Bearer {key}"}
+        return httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers, timeout=20).content
+
+    with process("serve", "--port", "0", "--workers", "2") as running, ThreadPoolExecutor(4) as threads:
+        said = read_lines(running.stderr, "listening on", 2)
+        (url,) = set(re.findall(r"listening on (\S+) with", said))
+        before = set(children(running.pid))
+        streams = [threads.submit(stream, url) for _ in range(2)]
+        asking = [threads.submit(ask_again_and_again, url) for _ in range(2)]
+        running.send_signal(signal.SIGUSR2)
+        read_lines(running.stderr, "the workers are replaced", 1)
+        until(lambda: len(children(running.pid)) == 2)
+        stop.set()
+        assert not before & set(children(running.pid))
+        assert all(done.result().endswith(b"data: [DONE]\n\n") for done in streams)
+        assert all(asked.result() > 5 for asked in asking)
+        assert not failed
+        running.send_signal(signal.SIGTERM)
+        running.communicate(timeout=STOPS_WITHIN_S)
+        assert running.returncode == 0
+    assert json.loads(cli("usage", "ada", "--json").out)["tokens_used"] == 200
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks at processes under /proc")
+def test_new_workers_that_do_not_come_up_leave_the_old_ones_in_place(cli, process, folder, upstream):
+    started(folder, cli, upstream)
+    with process("serve", "--port", "0", "--workers", "1") as running:
+        said = read_lines(running.stderr, "listening on", 1)
+        (url,) = set(re.findall(r"listening on (\S+) with", said))
+        before = children(running.pid)
+        (folder / "gateway.toml").write_text("this is no TOML")
+        running.send_signal(signal.SIGUSR2)
+        read_lines(running.stderr, "the old ones stay", 1)
+        until(lambda: children(running.pid) == before)
+        assert httpx.get(f"{url}/readyz").json() == {"ready": True}
+        running.send_signal(signal.SIGTERM)
+        running.communicate(timeout=STOPS_WITHIN_S)
+        assert running.returncode == 0

@@ -24,7 +24,7 @@ from gatekeeper.config.locate import locate
 from gatekeeper.config.read import load_gateway, parse_gateway
 from gatekeeper.config.routes import DEFAULTABLE, inferred_dialect
 from gatekeeper.diagnostics import Mistakes
-from gatekeeper.rules.routing import Match
+from gatekeeper.rules.routing import Choice, Match
 
 FREE = {"plans/free.toml": "monthly_price = 0\n"}
 UPSTREAM = '[upstreams.openai]\nurl = "https://api.openai.com"\n'
@@ -223,31 +223,50 @@ def test_a_route_changes_what_the_defaults_say_and_headers_are_merged() -> None:
     assert (one.remove_headers, two.remove_headers) == ({"x-one"}, {"x-one", "x-two"})
 
 
+def test_routes_of_one_path_may_differ_in_their_conditions_alone() -> None:
+    second = ROUTE.replace('"chat"', '"streams"') + 'when = "request.stream == true"\n'
+    third = ROUTE.replace('"chat"', '"small"') + "when = 'requestBytes < 1000'\n"
+    gateway = parse(UPSTREAM + ROUTE + second + third)
+    choice = gateway.router.find(b"/v1/chat/completions", "POST")
+    assert isinstance(choice, Choice)
+    assert [match.route.name for match in choice.candidates] == ["streams", "small", "chat"]
+    assert "takes the same calls" in refused(UPSTREAM + ROUTE + second + second.replace('"streams"', '"again"'))
+    assert "unknown key 'when' in [defaults]" in refused(UPSTREAM + '[defaults]\nwhen = "true"\n' + ROUTE)
+
+
 def test_every_field_that_defaults_may_hold_reaches_a_route() -> None:
     values = {
         "buffer_bytes_max": "1_000",
         "charge_errors": "true",
+        "cost": '"usage().cost"',
         "dialect": '"gemini"',
+        "downgrade": '["a", "b"]',
         "drain_s": "0.5",
         "drain_tokens_max": "0",
         "estimate": '"requestBytes"',
+        "failover_status": "[503]",
+        "fallback": '[{ upstream = "other" }]',
         "free": "true",
         "hold": '"worst_case"',
         "hold_slice_tokens": "16",
         "host": '"a.example.com"',
         "inject_usage": '"never"',
         "input_tokens_max": "9",
+        "live": '"count(events)"',
         "meter": '"usage().output"',
         "meter_methods": '["PUT"]',
         "meters": '{ x = "usage().total" }',
         "methods": '["PUT"]',
         "on_disconnect": '"drain"',
+        "once_per_response": "false",
         "output_tokens_max": "8",
         "priority": "7",
         "rate_output_estimate": "6",
         "remove_headers": '["X-A"]',
         "request_bytes_max": "5",
+        "retry": '"always"',
         "set_headers": '{ X-B = "b" }',
+        "show_upstream": "true",
         "unmeasured": '"default"',
         "unmeasured_default": '"0.5"',
         "upstream": '"other"',

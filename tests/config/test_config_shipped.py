@@ -26,6 +26,8 @@ KEYS = {
     "MISTRAL_API_KEY": "mistral",
     "ADMIN_API_KEY": "admin",
 }
+# What only the commented tables read.
+SECRETS = {"WEBHOOK_SECRET": "whsec_" + "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=", "SMTP_PASSWORD": "mail"}
 
 
 def installed(directory: Path, text: str | None = None, env: Mapping[str, str] = KEYS) -> Gateway:
@@ -100,15 +102,17 @@ def commented_tables(lines: list[str]) -> list[range]:
 def test_all_commented_tables_of_the_example_load_when_they_are_taken_in(tmp_path: Path) -> None:
     lines = EXAMPLE.read_text(encoding="utf-8").split("\n")
     tables = commented_tables(lines)
-    assert len(tables) == 6
+    assert len(tables) == 9
     inside = {number for table in tables for number in table}
     text = "\n".join(line.removeprefix("# ") if number in inside else line for number, line in enumerate(lines))
-    gateway = installed(tmp_path, text)
+    gateway = installed(tmp_path, text, KEYS | SECRETS)
     assert [each.limit.name for each in gateway.limits] == [
         "user-dollars-day",
         "user-acme-alice-dollars-day",
         "key-units-images-month",
+        "customer-dollars-month",
     ]
+    assert [each.subscription.target for each in gateway.notifications] == ["books", "customers"]
     assert [each.limit.name for each in gateway.rates] == ["agent-requests-per-minute"]
     assert [each.pattern for each in gateway.prices] == ["gpt-4o*", "*"]
     assert gateway.usage_shapes[0].name == "acme"
@@ -133,6 +137,8 @@ def test_every_commented_setting_of_the_example_loads_when_it_is_taken_in(tmp_pa
             loaded = loaded.replace('# customer = "local"', 'customer = "local"')
         if key == "customer":
             loaded = loaded.replace('# mode = "none"', 'mode = "none"')
+        if key in ("proxy", "http2"):
+            loaded = loaded.replace('# transport = "httpx"', 'transport = "httpx"')
         if key == "tls":
             loaded = loaded.replace("http://127.0.0.1:11434", "https://127.0.0.1:11434")
         try:

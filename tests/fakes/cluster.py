@@ -64,12 +64,21 @@ class Cluster:
             "--no-sync",
         ]
         subprocess.run(made, check=True, capture_output=True, **self._run_as)  # type: ignore[call-overload]
-        command = [binaries / "postgres", "-D", stored, "-k", self.folder]
+        self._command = [binaries / "postgres", "-D", stored, "-k", self.folder]
         for setting in ("listen_addresses=", "max_connections=60", "shared_buffers=32MB", *settings):
-            command += ["-c", setting]
-        with (self.folder / "log").open("wb") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, **self._run_as)  # type: ignore[call-overload]
+            self._command += ["-c", setting]
+        self.start()
+
+    def start(self) -> None:
+        """Start the server (again), and wait until it answers."""
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, **self._run_as)  # type: ignore[call-overload]
         self._wait()
+
+    def crash(self) -> None:
+        """Stop it as ``pg_ctl stop -m immediate`` does: no checkpoint, every connection cut."""
+        self._process.send_signal(signal.SIGQUIT)
+        self._process.wait(timeout=START_TIMEOUT_S)
 
     def _wait(self) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S

@@ -76,6 +76,7 @@ class Origin:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
+        """From now on connections are refused."""
         assert self._server is not None
         self._server.close()
         for writer in list(self._writers):

@@ -27,6 +27,8 @@ from gatekeeper.proxy.access import Directory
 from gatekeeper.proxy.admit import Admission
 from gatekeeper.proxy.call import Call, Credentials
 from gatekeeper.proxy.costs import Costs
+from gatekeeper.proxy.newcomers import Newcomers
+from gatekeeper.proxy.outage import Outage
 from gatekeeper.proxy.pipeline import Proxy
 from gatekeeper.proxy.pulse import Pulse
 from gatekeeper.proxy.settle import Settler
@@ -85,7 +87,8 @@ class FakeKeys:
 
 
 class FakeLedger:
-    """Grants everything, keeps every settlement; ``gate`` closed makes settle wait, ``faults`` make it fail first."""
+    """Grants everything, keeps every settlement; ``gate`` closed makes settle wait, ``faults`` make it fail first,
+    ``away`` makes every hold fail (or, as a text, hang)."""
 
     def __init__(self) -> None:
         self.open: dict[str, HoldOrder] = {}
@@ -97,9 +100,16 @@ class FakeLedger:
         self.gate.set()
         self.faults = 0
         self.denial: Denied | None = None
+        self.away: bool | str = False
+        self.asked = 0
         self.at_hold: Callable[[], None] | None = None
 
     async def hold(self, order: HoldOrder) -> Granted | Denied:
+        self.asked += 1
+        if self.away:
+            if self.away == "hangs":
+                await asyncio.Event().wait()
+            raise Fault("ledger", FaultKind.STORE, "away")
         if self.denial is not None:
             return self.denial
         await asyncio.sleep(0)
@@ -259,7 +269,10 @@ upstream = "origin"
         self.settler = Settler(self.ledger, self.clock)
         self.pulse = Pulse(self.ledger, self.directory, lambda: self.gateway, self.clock)
         costs = Costs(None)
-        admission = Admission(self.directory, self.ledger, "me", costs)
+        self.outage = Outage(self.clock, wait_s=0.05)
+        admission = Admission(
+            self.directory, self.ledger, "me", costs, outage=self.outage, newcomers=Newcomers(self.clock)
+        )
         self.proxy = Proxy(
             admission, self.upstream, self.settler, self.pulse, self.clock, ledger=self.ledger, costs=costs
         )

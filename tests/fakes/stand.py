@@ -5,7 +5,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from gatekeeper.accounts import KeyWish
 from gatekeeper.assembly import House, build_house
 from gatekeeper.cli.server import TellingServer, listen, uvicorn_server
 from gatekeeper.config import parse_gateway
+from gatekeeper.config.gateway import Gateway
 from gatekeeper.ports import UsageRecord
 from gatekeeper.rules.lines import Bounds, Subject, stock_lines
 
@@ -80,9 +81,28 @@ per = "1 token"
 
 
 def gateway_text(
-    database_url: str, port: int, routes: str = ROUTES, *, ledger: str = "", server: str = "", silence_s: float = 3
+    database_url: str,
+    port: int,
+    routes: str = ROUTES,
+    *,
+    ledger: str = "",
+    server: str = "",
+    silence_s: float = 3,
+    others: Sequence[int] = (),
+    upstream: str = "",
 ) -> str:
-    """A gateway.toml with one upstream at a port of this machine."""
+    """A gateway.toml with one upstream at a port of this machine, and ``others`` named origin2, origin3 and so on; each
+    with the further keys ``upstream``."""
+    more = "".join(
+        f"""
+[upstreams.origin{number}]
+url = "http://127.0.0.1:{other}"
+auth = {{ type = "bearer", key = "{UPSTREAM_KEY}-{number}" }}
+timeouts_s = {{ connect = 2, first_byte = {silence_s}, idle = {silence_s} }}
+{upstream}
+"""
+        for number, other in enumerate(others, 2)
+    )
     return f"""
 plans = "plans"
 [server]
@@ -97,6 +117,8 @@ key = "{ADMIN_KEY}"
 url = "http://127.0.0.1:{port}"
 auth = {{ type = "bearer", key = "{UPSTREAM_KEY}" }}
 timeouts_s = {{ connect = 2, first_byte = {silence_s}, idle = {silence_s} }}
+{upstream}
+{more}
 [defaults]
 meter = "usage().total"
 {routes}
@@ -107,8 +129,16 @@ class Stand:
     """A running gateway with an upstream, a customer ``acme`` and a key."""
 
     def __init__(
-        self, house: House, origin: Origin, url: str, key: str, front: TellingServer, loop: asyncio.AbstractEventLoop
+        self,
+        house: House,
+        origin: Origin,
+        url: str,
+        key: str,
+        front: TellingServer,
+        loop: asyncio.AbstractEventLoop,
+        others: Sequence[Origin] = (),
     ) -> None:
+        self.origins = [origin, *others]
         self.house = house
         self._front = front
         self.origin = origin
@@ -177,6 +207,14 @@ class Stand:
         return result
 
 
+async def _built(gateway: Gateway, plan: str) -> tuple[House, str]:
+    """The gateway with its customer, and a key."""
+    house = await build_house(gateway)
+    if await house.store.customer("acme") is None:
+        await house.accounts.create_customer("Acme", customer_id="acme", plan_id=plan)
+    return house, (await house.accounts.create_key("acme", KeyWish(name="test"))).secret
+
+
 @contextlib.contextmanager
 def running(
     tmp_path: Path,
@@ -189,34 +227,38 @@ def running(
     ledger: str = "",
     server: str = "",
     silence_s: float = 3,
+    others: Sequence[Behaviour] = (),
+    upstream: str = "",
 ) -> Iterator[Stand]:
-    """A gateway that runs until the block ends, then settles and closes everything."""
+    """A gateway that runs until the block ends, then settles and closes everything. ``others`` are more upstreams."""
     ready: list[Stand] = []
     failed: list[BaseException] = []
     up, stop = threading.Event(), threading.Event()
 
     async def serve() -> None:
         origin = Origin(behave)
-        await origin.start()
+        further = [Origin(each) for each in others]
+        for each in (origin, *further):
+            await each.start()
+        written = {"ledger": ledger, "server": server, "silence_s": silence_s, "upstream": upstream}
         url = database_url or f"sqlite:///{tmp_path / 'gateway.sqlite'}"
-        text = gateway_text(url, origin.port, routes, ledger=ledger, server=server, silence_s=silence_s)
-        house = await build_house(parse_gateway(text, "gateway.toml", plans or PLANS, {}))
-        if await house.store.customer("acme") is None:
-            await house.accounts.create_customer("Acme", customer_id="acme", plan_id=plan)
-        key = await house.accounts.create_key("acme", KeyWish(name="test"))
+        text = gateway_text(url, origin.port, routes, others=[each.port for each in further], **written)
+        house, secret = await _built(parse_gateway(text, "gateway.toml", plans or PLANS, {}), plan)
         bound = listen("127.0.0.1", 0)
         front = uvicorn_server(house.app, house.live.gateway.server)
         front.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
         serving = asyncio.create_task(front.serve(sockets=[bound]))
         await front.up.wait()
         port = bound.getsockname()[1]
-        ready.append(Stand(house, origin, f"http://127.0.0.1:{port}", key.secret, front, asyncio.get_running_loop()))
+        loop = asyncio.get_running_loop()
+        ready.append(Stand(house, origin, f"http://127.0.0.1:{port}", secret, front, loop, further))
         up.set()
         await asyncio.to_thread(stop.wait)
         front.should_exit = True
         await serving
         bound.close()
-        await origin.stop()
+        for each in (origin, *further):
+            await each.stop()
 
     def main() -> None:
         try:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from house_files import ROOT, complain
+from house_files import ROOT, complain, python_files
 from house_markdown import Block, agrees, all_blocks, commands, links, pages, tables
 
 from gatekeeper.errors import REFUSALS
@@ -185,3 +185,13 @@ def test_every_link_leads_somewhere():
         if not re.match(r"[a-z]+:|#", target) and not (page.parent / target.split("#")[0]).exists()
     ]
     assert not offenders, complain(offenders, "Links to files that do not exist:")
+
+
+def test_every_test_that_the_table_of_http_names_exists():
+    page = (ROOT / "docs" / "http.md").read_text()
+    rows = re.findall(r"^\| (\d+) \|", page, re.MULTILINE)
+    assert rows == [str(number) for number in range(1, 27)]
+    named = set(re.findall(r"`(test_\w+)`", page))
+    assert len(named) > 40
+    written = {name for path in python_files("tests") for name in re.findall(r"def (test_\w+)", path.read_text())}
+    assert sorted(named - written) == []

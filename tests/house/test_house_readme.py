@@ -116,7 +116,8 @@ def test_the_variables_of_the_shipped_file_are_named():
 
 
 def test_the_table_of_urls_is_what_is_served():
-    code = "".join((ROOT / "gatekeeper" / "web" / name).read_text("utf-8") for name in ("app.py", "admin.py"))
+    files = ("app.py", "admin.py", "budgets.py", "spend.py", "billing.py", "webhooks.py")
+    code = "".join((ROOT / "gatekeeper" / "web" / name).read_text("utf-8") for name in files)
     found = re.findall(r'Route\("(/[^"]+)"|\("(?:GET|POST|PATCH|PUT|DELETE)", "(/[^"]+)"', code)
     served = {re.sub(r"\{\w+\}", "{id}", one or other) for one, other in found} - {"/{path:path}"}
     shown = {path for row in rows("url", "answers") for path in re.findall(r"/[\w/{}]+", row["url"])}

@@ -80,3 +80,12 @@ def test_a_map_that_looks_like_our_own_marks_comes_back_unharmed():
 def test_the_outcome_is_evidence_too():
     reading = read("outcome == 'cut' ? 1 : 2", BODY, outcome=Outcome.CUT)
     assert compile_meter("outcome == 'cut' ? 1 : 2").replay(reading.evidence).units == 1
+
+
+@pytest.mark.parametrize("text", ["request.x", "{total: 1, x: request.x}"])
+@pytest.mark.parametrize("depth", [300, 900])
+def test_what_is_nested_too_deep_to_be_shown_is_an_error_with_its_reason(text, depth):
+    view = RequestView(body=b'{"x":' + b"[" * depth + b"]" * depth + b"}")
+    assert (read(text, request=view).source, read(text, request=view).note) == (
+        Mark.ERROR, "the result is nested too deep",
+    )  # fmt: skip

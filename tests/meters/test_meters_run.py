@@ -1,5 +1,6 @@
 """When a meter runs, and what the world outside of the expression does to its reading."""
 
+import json
 from decimal import Decimal
 
 import pytest
@@ -217,3 +218,23 @@ def test_explain_names_slots_and_what_is_looked_for():
     assert 'hold "total_tokens"' in text
     assert "reads durationMs" in text
     assert "rounded half-even" in text
+
+
+FALLBACKS = {
+    "sum(events, .json.n ?? 1)": 3, "sum(events, e => e.json.n ?? 1)": 3, "sum(map(events, .json.n ?? 1))": 3,
+    "max(events, .json.n ?? 9)": 3, "count(filter(events, (.json.n ?? 9) > 4))": 0,
+    "sum(events, .json.n == null ? 1 : .json.n)": 3,
+    "last(events, .json.n ?? 5)": 0, "avg(events, .json.n ?? 5) * 4": 3, "map(events, .json.n ?? 7)[-1]": 0,
+    "(any(events, (.json.n ?? 9) > 4) ? 100 : 0) + sum(events, .json.n)": 3,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", FALLBACKS)
+def test_fallbacks_inside_an_aggregate_are_nothing_too_in_an_answer_that_failed(text):
+    for sizes in ((), (1,)):
+        failed = read(text, sse('{"n":3}', "{}", "{}", '{"error":"x"}'), sizes=sizes, context=Context.METER)
+        assert failed.units == FALLBACKS[text], failed
+        again = compile_meter(text).replay(json.loads(json.dumps(failed.evidence)))
+        assert (again.units, again.source) == (failed.units, failed.source)
+    fine = read(text, sse('{"n":3}', "{}", "{}", "{}"), context=Context.METER)
+    assert fine.units != failed.units

@@ -1,5 +1,6 @@
 """Events that are passed by unmade change no reading, whatever meters look at the stream and however it is cut."""
 
+import gzip
 from typing import Any
 
 import pytest
@@ -41,9 +42,21 @@ def claude(text: str, number: int) -> str:
     return f'{{"type":"content_block_delta","index":{number // 9},"delta":{{"type":"text_delta","text":{text}}}}}'
 
 
+def code(text: str, number: int) -> str:
+    return f'{{"id":"t","candidates":[{{"content":{{"parts":[{{"functionCall":{{"args":{{"s":{text}}}}}}}]}}}}]}}'
+
+
+def thoughts(text: str, number: int) -> str:
+    delta = f'{{"reasoning":{number % 9 % 7},"reasoning_details":[{{"text":{text}}}]}}'
+    return f'{{"id":"g1","choices":[{{"delta":{delta}}}],"n":{number},"usage":null}}'
+
+
+FIRST = '"first"'
 TEXTS = st.sampled_from(
     [
         '"a"',
+        FIRST,
+        '"\\n\\t"',
         '" the"',
         '"\\n"',
         '"ü"',
@@ -72,15 +85,16 @@ ENDS = st.sampled_from(
 @st.composite
 def streams(draw: st.DrawFn) -> list[bytes]:
     """Chunks of a stream whose events are much alike: by events, by some of them, or anyhow."""
-    maker = draw(st.sampled_from([openai, gemini, perplexity, claude]))
-    name = draw(st.sampled_from(["", "", "", "event: delta\n", "id: 7\n"]))
+    maker = draw(st.sampled_from([openai, gemini, perplexity, claude, code, thoughts]))
+    name = draw(st.sampled_from(["", "", "", "event: delta\n", "id: 7\n", '{"error":1}\n', f"{maker(FIRST, 1)}\n"]))
     end = draw(ENDS)
     made = [b"\xef\xbb\xbf"] if draw(st.integers(0, 9)) == 0 else []
     for number in range(draw(st.integers(8, 30))):
         odd = draw(st.integers(0, 9)) == 0
         payload = draw(ODD) if odd else maker(draw(TEXTS), number)
         other = draw(ENDS) if draw(st.integers(0, 19)) == 0 else end
-        made.append(f"{name}data: {payload}{other}".encode("utf-8", "surrogatepass"))
+        raw = f"{name}data: {payload}{other}".encode("utf-8", "surrogatepass")
+        made.append(raw.replace(b"e", b"\xff", 1) if draw(st.integers(0, 30)) == 0 else raw)
     cut = draw(st.sampled_from([0, 0, 1, 3, 20]))
     if not cut:
         return made
@@ -117,3 +131,18 @@ def test_nearly_all_of_a_usual_stream_is_passed_by(text: str, maker: Any) -> Non
         word = f'"word{number}"'
         metering.feed(f"data: {maker(word, number // 50)}\n\n".encode())
     assert metering._missed >= 40
+
+
+def test_a_second_head_forgets_how_the_first_one_was_framed() -> None:
+    lines = [claude(f'"word{number}"', 1).encode() + b"\n" for number in range(60)]
+    packed = gzip.compress(b"".join(lines), compresslevel=0)
+    start = packed.index(lines[0])
+    chunks = [packed[:start], *lines, packed[start + sum(map(len, lines)) :]]
+    assert b"".join(chunks) == packed
+    metering = Metering({"usage": compile_meter("usage().total ?? 1")}, RequestView())
+    metering.begin(503, "application/x-ndjson", "", {})
+    metering.begin(200, "application/x-ndjson", "gzip", {})
+    for chunk in chunks:
+        metering.feed(chunk)
+    metering.finish(Outcome.COMPLETE)
+    assert metering.text_bytes == sum(len(f"word{number}") for number in range(60))

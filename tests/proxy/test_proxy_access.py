@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from fakes.proxies import CUSTOMER, KEY, SECRET, Bench
+from fakes.proxies import CUSTOMER, KEY, SECRET, Bench, FakeCaller
 
 from gatekeeper.errors import Code, Fault, FaultKind, Refusal
 from gatekeeper.ports import Holder
@@ -28,6 +28,57 @@ def test_a_holder_is_remembered_for_a_second_and_a_revocation_counts_after_it():
         with pytest.raises(Refusal) as refusal:
             access.check_valid(await bench.directory.find(MINE), bench.clock.now_ms())
         assert refusal.value.code is Code.REVOKED_KEY
+
+    asyncio.run(body())
+
+
+def test_of_two_look_ups_that_cross_the_older_one_is_not_believed_for_longer():
+    async def body() -> None:
+        bench = Bench()
+        valid, revoked = Holder(KEY, CUSTOMER), Holder(replace(KEY, revoked_ms=1), CUSTOMER)
+        answers: list[asyncio.Future[Holder]] = []
+
+        async def slow(_: str) -> Holder:
+            answers.append(asyncio.get_running_loop().create_future())
+            return await answers[-1]
+
+        bench.keys.holder = slow  # type: ignore[method-assign]
+        older = asyncio.create_task(bench.directory.find(MINE))
+        await asyncio.sleep(0)
+        bench.clock.now_s += 0.9
+        newer = asyncio.create_task(bench.directory.find(MINE))
+        await asyncio.sleep(0)
+        answers[1].set_result(revoked)
+        assert await newer is revoked
+        # What it read is 0.9 s old when it comes, and is believed for another 0.1 s.
+        answers[0].set_result(valid)
+        assert await older is valid
+        bench.clock.now_s += 0.11
+        last = asyncio.create_task(bench.directory.find(MINE))
+        await asyncio.sleep(0)
+        answers[2].set_result(revoked)
+        assert await last is revoked
+
+    asyncio.run(body())
+
+
+def test_a_key_that_is_revoked_while_the_body_trickles_in_is_refused():
+    class Trickling(FakeCaller):
+        """Revokes the key between two pieces."""
+
+        async def body(self):
+            async for piece in super().body():
+                yield piece
+                bench.keys.holders[digest(SECRET)] = Holder(replace(KEY, revoked_ms=1), CUSTOMER)
+                bench.clock.now_s += 60
+
+    bench = Bench()
+
+    async def body() -> None:
+        with pytest.raises(Refusal) as refusal:
+            await bench.proxy.serve(bench.call(b'{"messages":[]}'), Trickling(b'{"messages"', b":[]}"))
+        assert refusal.value.code is Code.REVOKED_KEY
+        assert bench.ledger.open == {}
 
     asyncio.run(body())
 

@@ -91,6 +91,31 @@ def test_a_beat_recovers_all_there_is():
     asyncio.run(body())
 
 
+def test_after_an_outage_nothing_is_swept_for_one_whole_life_of_a_hold():
+    async def body() -> None:
+        bench = Bench()
+        ttl_s = bench.gateway.ledger.hold_ttl_s
+        bench.answers(200, content_type="text/event-stream")
+        serving = asyncio.create_task(bench.serve(BODY))
+        await turns()
+        bench.ledger.faults = 3
+        bench.ledger.recoverable = [7]
+        beating = asyncio.create_task(bench.pulse.run())
+        away_s = bench.clock.now_s
+        for _ in range(1_000):
+            await asyncio.sleep(0)
+            if not bench.ledger.recoverable:
+                break
+        assert ttl_s <= bench.clock.now_s - away_s <= ttl_s + 6 * bench.gateway.ledger.heartbeat_s
+        await stopped(beating)
+        serving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await serving
+        await bench.settler.drain(5)
+
+    asyncio.run(body())
+
+
 def test_a_refusal_is_no_open_call():
     async def body() -> None:
         bench = Bench()

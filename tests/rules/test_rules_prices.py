@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from fakes.effort import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gatekeeper.rules.prices import (
@@ -22,7 +24,10 @@ from gatekeeper.rules.prices import (
     in_order,
     matches,
 )
+from gatekeeper.wire.tap import Tap
+from gatekeeper.wire.usage import UsageFold
 
+STREAMS = Path(__file__).resolve().parents[1] / "streams"
 D = Decimal
 GPT = TokenPrice("gpt-4o", Origin.TOML, Rates(input=D("2.5"), output=D(10), cached_input=D("1.25")))
 CLAUDE = TokenPrice(
@@ -53,6 +58,27 @@ def test_every_kind_of_cache_write_has_its_rate():
     usage = {"input": 1_000, "cached_input": 200, "cache_write": 300, "cache_write_1h": 100, "output": 10}
     # 500 plain, 200 read from the cache, 200 written for minutes, 100 for an hour.
     assert cost_dollars(CLAUDE, usage) == (500 * D(3) + 200 * D("0.3") + 200 * D("3.75") + 100 * D(6) + 150) / 10**6
+
+
+@pytest.mark.parametrize(
+    ("file", "content_type"),
+    [
+        ("anthropic_hour.sse", "text/event-stream"),
+        ("anthropic_hour.json", "application/json"),
+        ("bedrock_converse_hour.json", "application/json"),
+    ],
+)
+def test_what_a_provider_keeps_for_an_hour_has_the_price_of_an_hour(file: str, content_type: str):
+    tap, fold = Tap(content_type, ""), UsageFold()
+    for event in tap.feed((STREAMS / file).read_bytes())[1] + tap.finish(True):
+        fold.feed(event)
+    usage = fold.result()
+    assert usage is not None and (usage["cache_write"], usage["cache_write_1h"]) == (100, 40)
+    # 400 plain, 500 read from the cache, 60 written for minutes, 40 for an hour.
+    expected = (400 * D(3) + 500 * D("0.3") + 60 * D("3.75") + 40 * D(6) + 10 * D(15)) / 10**6
+    assert cost_dollars(CLAUDE, usage) == expected
+    without = {name: count for name, count in usage.items() if name != "cache_write_1h"}
+    assert cost_dollars(CLAUDE, without) == expected - 40 * (D(6) - D("3.75")) / 10**6
 
 
 def test_a_tier_is_for_all_tokens_of_a_call_and_begins_above_its_figure():
@@ -146,7 +172,7 @@ usages = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(rates_of, rates_of, st.integers(1, 10**6), usages)
 def test_no_record_costs_more_than_its_bound(base: Rates, above: Rates, start: int, usage: Mapping[str, int]):
     tiered = price(base, tiers=(Tier(start, above),))
@@ -157,7 +183,7 @@ def test_no_record_costs_more_than_its_bound(base: Rates, above: Rates, start: i
     assert most <= bound(tiered)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(usages)
 def test_parts_without_a_rate_change_nothing(usage: Mapping[str, int]):
     plain = price(Rates(input=D(2), output=D(7)))

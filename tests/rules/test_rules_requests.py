@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatekeeper.rules.requests import TOKENS_MAX, Ask, read_ask, with_output_bound
-from gatekeeper.rules.splicing import with_field
+from gatekeeper.rules.requests import TOKENS_MAX, Ask, read_ask, twin, with_output_bound
+from gatekeeper.rules.splicing import names_of, with_field
 
 CHAT = "/v1/chat/completions"
 JSON = st.recursive(
@@ -137,3 +137,14 @@ def test_pictures_count_by_piece_and_text_by_its_letters():
 def test_embeddings_make_no_output():
     ask = asked({"input": "x", "max_tokens": 5}, path="/v1/embeddings")
     assert (ask.makes_output, ask.output_path) == (False, None)
+
+
+_SPELLED = st.sampled_from(['"model"', '"mod\\u0065l"', '"n"', '"max_tokens"', '"messages"', '"other"'])
+_VALUED = st.sampled_from(['"model"', "1", '{"model":1,"model":2}', '["n","n"]', '"\\"model\\""', "{}"])
+
+
+@given(st.lists(st.tuples(_SPELLED, _VALUED), max_size=5))
+def test_twins_are_found_as_if_every_name_was_read(fields):
+    body = ("{" + ",".join(f"{name}:{value}" for name, value in fields) + "}").encode()
+    names = [name for name in names_of(body) if name in ("model", "n", "max_tokens")]
+    assert twin(body) == next((name for name in names if names.count(name) > 1), None)

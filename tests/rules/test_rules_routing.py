@@ -1,13 +1,14 @@
 """Routes are chosen on the raw bytes of the path, by priority, then host, then how exactly the path is written."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
-from hypothesis import given, settings
+from fakes.effort import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
-from gatekeeper.rules.routing import Match, NoMethod, Pattern, PatternKind, Router
+from gatekeeper.rules.routing import Choice, Match, NoMethod, Pattern, PatternKind, Router
 
 
 @dataclass(frozen=True)
@@ -17,10 +18,20 @@ class Entry:
     methods: frozenset[str] | None = None
     host: str | None = None
     priority: int = 0
+    when: object | None = None
 
 
-def entry(name: str, path: str, methods: str = "", host: str | None = None, priority: int = 0) -> Entry:
-    return Entry(name, Pattern.parse(path), frozenset(methods.split()) or None, host, priority)
+def entry(
+    name: str, path: str, methods: str = "", host: str | None = None, priority: int = 0, when: object | None = None
+) -> Entry:
+    return Entry(name, Pattern.parse(path), frozenset(methods.split()) or None, host, priority, when)
+
+
+def asked(router: Router[Entry], path: bytes, method: str = "POST", host: str | None = None) -> list[str]:
+    """The names of the routes that the request decides between."""
+    choice = router.find(path, method, host)
+    assert isinstance(choice, Choice)
+    return [match.route.name for match in choice.candidates]
 
 
 def found(router: Router[Entry], path: bytes, method: str = "POST", host: str | None = None) -> str | None:
@@ -218,16 +229,17 @@ def naive(routes: Sequence[Entry], path: str, method: str, host: str | None) -> 
     if not able:
         return frozenset().union(*(route.methods or frozenset() for route in fit)) or None
 
-    def rank(route: Entry) -> tuple[int, int, int, int, str]:
-        text = route.pattern.text
-        kind = 2 if text.endswith("*") else 1 if "{" in text else 0
-        literal = len(text.removesuffix("*").replace("{x}", ""))
-        return (-route.priority, 1 if route.host is None else 0, kind, -literal, route.name)
-
-    return min(able, key=rank).name
+    return min(able, key=ranked).name
 
 
-@settings(max_examples=200, deadline=None)
+def ranked(route: Entry) -> tuple[int, int, int, int, str]:
+    text = route.pattern.text
+    kind = 2 if text.endswith("*") else 1 if "{" in text else 0
+    literal = len(text.removesuffix("*").replace("{x}", ""))
+    return (-route.priority, 1 if route.host is None else 0, kind, -literal, route.name)
+
+
+@examples(200)
 @given(
     tables(),
     st.sampled_from(["/", "/a", "/b", "/a/", "/a/b", "/a/b:go", "/a/:go", "/c/b", "/a/b/c", "/%61", "//a"]),
@@ -245,3 +257,70 @@ def test_the_router_finds_what_looking_at_every_route_finds(
         assert frozenset(result.allowed) == expected
     else:
         assert expected is None
+
+
+def test_routes_with_a_condition_are_asked_as_they_are_written_and_then_the_one_without() -> None:
+    router = Router(
+        [
+            entry("rest", "/v1/chat"),
+            entry("z", "/v1/chat", when="first"),
+            entry("a", "/v1/chat", when="second"),
+            entry("never", "/v1/*"),
+            entry("other", "/v1/other"),
+        ]
+    )
+    assert asked(router, b"/v1/chat") == ["z", "a", "rest"]
+    # What no condition is asked for is found as ever.
+    assert found(router, b"/v1/other") == "other"
+    assert found(router, b"/v1/more") == "never"
+
+
+def test_a_condition_stands_within_the_rank_of_its_route() -> None:
+    router = Router(
+        [
+            entry("prefix", "/v1/*", when="x"),
+            entry("exact", "/v1/chat", when="x"),
+            entry("named", "/v1/{x}", when="x"),
+            entry("early", "/v1/*", priority=1, when="x"),
+            entry("hosted", "/v1/chat", host="eu", when="x"),
+        ]
+    )
+    assert asked(router, b"/v1/chat") == ["early", "exact", "named", "prefix"]
+    assert asked(router, b"/v1/chat", host="eu") == ["early", "hosted", "exact", "named", "prefix"]
+    unconditional = Router([entry("all", "/v1/*", priority=1), entry("exact", "/v1/chat", when="x")])
+    assert found(unconditional, b"/v1/chat") == "all"
+
+
+def test_a_method_that_no_route_takes_is_told_before_any_condition_is_asked() -> None:
+    router = Router([entry("one", "/v1/chat", "POST", when="x"), entry("two", "/v1/chat", "PUT")])
+    assert router.find(b"/v1/chat", "GET") == NoMethod(("POST", "PUT"))
+    assert found(router, b"/v1/chat", "PUT") == "two"
+    assert asked(router, b"/v1/chat", "POST") == ["one"]
+
+
+@examples(200)
+@given(
+    tables(),
+    st.lists(st.booleans(), min_size=12, max_size=12),
+    st.sampled_from(["/a", "/a/", "/a/b", "/a/b:go", "/c/b", "/a/b/c"]),
+    st.sampled_from(["GET", "POST"]),
+    st.sampled_from([None, "h"]),
+)
+def test_the_candidates_are_all_that_fit_up_to_the_first_without_a_condition(
+    routes: list[Entry], conditions: list[bool], path: str, method: str, host: str | None
+) -> None:
+    routes = [replace(each, when="x" if has else None) for each, has in zip(routes, conditions, strict=False)]
+    able = [
+        each
+        for each in routes
+        if takes(each.pattern.text, path) and each.host in (None, host) and (not each.methods or method in each.methods)
+    ]
+    able.sort(key=lambda each: (*ranked(each)[:-1], each.when is None, "" if each.when else each.name))
+    plain = [number for number, each in enumerate(able) if each.when is None]
+    expected = [each.name for each in able[: plain[0] + 1 if plain else None]]
+    result = Router(routes).find(path.encode(), method, host)
+    if isinstance(result, Choice):
+        assert [candidate.route.name for candidate in result.candidates] == expected
+        assert result.candidates[0].route.when is not None
+    else:
+        assert ([result.route.name] if isinstance(result, Match) else []) == expected

@@ -1,6 +1,6 @@
 """A second process for the store's tests: opens the store, says ``ready``, waits for a line, does one thing.
 
-Run as ``ledger_worker.py URL hold|extend|settle|recover|hang NAME COUNT``.
+Run as ``ledger_worker.py URL hold|extend|settle|tell|claim|recover|hang NAME COUNT``.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from pathlib import Path
 from gatekeeper.clock import SystemClock
 from gatekeeper.ports import Extension, Progress
 from gatekeeper.rules.limits import Granted
+from gatekeeper.rules.notices import Kind, Wanted
 from gatekeeper.stores import open_store
 
 _spec = importlib.util.spec_from_file_location("stores_conftest", Path(__file__).with_name("conftest.py"))
@@ -18,6 +19,7 @@ assert _spec is not None
 _conftest = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_conftest)
 make = _conftest.Make
+ALL = Wanted(frozenset(Kind), (80, 95, 100))
 
 
 def say(word):
@@ -63,6 +65,27 @@ async def _settle(store, _name, count):
     return sum(found.first for found in settled)
 
 
+async def _tell(store, name, count):
+    """Every process settles half of the calls alone, and with all others the other half."""
+    store.tell(ALL)
+    line = make.line(cap=count * 2 * make.MICRO)
+    calls = [f"{name}-{n}" for n in range(count)] + [f"c{n}" for n in range(count)]
+    for call in calls:
+        if call.startswith(name):
+            await store.hold(make.order(call, line))
+        await store.settle(make.settlement(call))
+    return len(calls)
+
+
+async def _claim(store, name, count):
+    """Claims in waves and reports all but the first of each, which is as good as lost."""
+    got = []
+    while claims := await store.claim("books", make.NOW_MS, make.NOW_MS + 60_000, count):
+        got += [claim.event.id for claim in claims]
+        await asyncio.gather(*(store.delivered(claim, make.NOW_MS) for claim in claims[1:]))
+    return " ".join(got)
+
+
 async def _recover(store, _name, count):
     return await store.recover(make.NOW_MS + 60_000, {}, limit=count)
 
@@ -81,7 +104,15 @@ async def main(url, what, name, count):
     store = await open_store(url, clock=SystemClock())
     say("ready")
     await asyncio.to_thread(sys.stdin.readline)
-    deeds = {"hold": _hold, "extend": _extend, "settle": _settle, "recover": _recover, "hang": _hang}
+    deeds = {
+        "hold": _hold,
+        "extend": _extend,
+        "settle": _settle,
+        "recover": _recover,
+        "tell": _tell,
+        "claim": _claim,
+        "hang": _hang,
+    }
     say(await deeds[what](store, name, count))
     await store.close()
 

@@ -5,6 +5,7 @@ import os
 import sqlite3
 import tempfile
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,7 @@ EVERYTHING = (
     "SELECT * FROM hold ORDER BY 1",
     "SELECT * FROM usage_record ORDER BY 1",
     "SELECT * FROM owed ORDER BY 1",
+    "SELECT * FROM billed_response ORDER BY 1, 2, 3",
 )
 
 
@@ -86,7 +88,10 @@ def _op(make, deed, call, what):
                 make.order(call_id, *stock, rates=tuple(rates), output_tokens=tokens, output_tokens_min=tokens // 2)
             )
         case "settle":
-            return SettleOp(make.settlement(call_id, what, plan=make.plan(cap=50)))
+            # Some calls are answered with the same response.
+            response_id = f"resp_{call % 3}a1b2c3d4e5f60718293a4b"
+            made = make.settlement(call_id, what, plan=make.plan(cap=50), response_id=response_id)
+            return SettleOp(replace(made, once_per_response=call != 4))
         case "extend":
             least, more = what
             return ExtendOp(Extension(call_id, least + more, least, more, True, make.NOW_MS + 30_000, make.NOW_MS))

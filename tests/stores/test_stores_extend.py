@@ -1,18 +1,17 @@
-"""A hold that grows while its stream runs: never past a cap, given back whole, kept alive. On both databases."""
+"""A hold that grows while its stream runs: never past a cap, given back whole, kept alive. On both databases.
+
+In any order with everything else that happens to a call: see tests/simulation.
+"""
 
 import asyncio
-import itertools
 import sqlite3
 
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from gatekeeper.clock import SystemClock
 from gatekeeper.errors import Fault
-from gatekeeper.ports import Extension, Progress
-from gatekeeper.rules.limits import ONE_REQUEST, CounterKey, Denied, Granted, Mode, Reason, StockLine
+from gatekeeper.ports import Extension
+from gatekeeper.rules.limits import ONE_REQUEST, Denied, Granted, Mode, Reason
 from gatekeeper.stores import open_store
 
 
@@ -192,152 +191,3 @@ def test_lines_that_somebody_changed_behind_our_back_are_read_anew(tmp_path, mak
         await store.close()
 
     asyncio.run(run())
-
-
-_examples = itertools.count()
-tokens = st.integers(0, 30)
-calls = st.integers(0, 2)
-
-
-class Ledger(RuleBasedStateMachine):
-    """Hold, extend, settle, renew and recover in any order, against sums that a child could do."""
-
-    # Set for each test: a loop, a store on it, and the builders.
-    loop, store, make = None, None, None
-
-    def __init__(self):
-        super().__init__()
-        self.name = f"e{next(_examples)}"
-        self.used, self.calls, self.now = {}, {}, self.make.NOW_MS
-        key = CounterKey("customer", self.name, "units", "month", self.make.MONTH_MS)
-        self.lines = (
-            StockLine(key, "quota", 61, Mode.BLOCK, 2, 1, None),
-            StockLine(key, "soft", 20, Mode.SOFT, 0, 2, None),
-            StockLine(key._replace(scope="key"), "budget", 33, Mode.BLOCK, 1, 1, None),
-            StockLine(key._replace(dimension="requests"), "calls", 6 * ONE_REQUEST, Mode.BLOCK, ONE_REQUEST, 0, None),
-        )
-
-    def ask(self, question):
-        return self.loop.run_until_complete(question)
-
-    def amounts(self, granted):
-        found = {}
-        for line in self.lines:
-            found[line.key] = max(found.get(line.key, 0), line.amount(granted))
-        return found
-
-    def held(self, key, without=None):
-        return sum(
-            self.amounts(call["granted"])[key] for name, call in self.calls.items() if call["open"] and name != without
-        )
-
-    def fits(self, name, granted):
-        """Whether the call may hold that much in all."""
-        return all(
-            line.mode is not Mode.BLOCK
-            or self.used.get(line.key, 0) + self.held(line.key, name) + self.amounts(granted)[line.key] <= line.cap
-            for line in self.lines
-        )
-
-    def best(self, name, granted, least, wanted):
-        return max((n for n in range(least, wanted + 1) if self.fits(name, granted + n)), default=None)
-
-    def count(self, name, units):
-        taken = {line.key: ONE_REQUEST if line.key.dimension == "requests" else units for line in self.lines}
-        for key, amount in taken.items():
-            self.used[key] = self.used.get(key, 0) + amount - self.calls[name]["taken"].get(key, 0)
-        self.calls[name]["taken"] = taken
-
-    @rule(call=calls, one=tokens, other=tokens)
-    def hold(self, call, one, other):
-        name, (least, wanted) = f"{self.name}-{call}", sorted((one, other))
-        if name in self.calls:
-            return
-        order = self.make.order(
-            name,
-            *self.lines,
-            now_ms=self.now,
-            expires_ms=self.now + 30_000,
-            output_tokens=wanted,
-            output_tokens_min=least,
-        )
-        used_up = any(line.mode is Mode.BLOCK and self.used.get(line.key, 0) >= line.cap for line in self.lines)
-        best = None if used_up else self.best(None, 0, least, wanted)
-        found = self.ask(self.store.hold(order))
-        assert (found.output_tokens if isinstance(found, Granted) else None) == best
-        if best is not None:
-            expires = self.now + 30_000
-            self.calls[name] = {"open": True, "granted": best, "progress": 0, "expires": expires, "taken": {}}
-
-    @rule(call=calls, one=tokens, other=tokens, units=tokens)
-    def extend(self, call, one, other, units):
-        name, (least, wanted) = f"{self.name}-{call}", sorted((one, other))
-        asked = more(self.make, name, wanted, least, units_micro=units, expires_ms=self.now + 20_000, now_ms=self.now)
-        found, mine = self.ask(self.store.extend(asked)), self.calls.get(name)
-        if mine is None or not mine["open"]:
-            assert found is None
-            return
-        best = self.best(name, mine["granted"], least, wanted)
-        if best is None and least == 0:
-            best = 0
-        assert (found.output_tokens if isinstance(found, Granted) else None) == best
-        mine["granted"] += best or 0
-        mine["progress"] = max(mine["progress"], units)
-        mine["expires"] = max(mine["expires"], self.now + 20_000)
-
-    @rule(call=calls, units=tokens)
-    def renew(self, call, units):
-        name = f"{self.name}-{call}"
-        lost = self.ask(self.store.renew([Progress(name, units, True)], self.now + 25_000))
-        mine = self.calls.get(name)
-        if mine is None or not mine["open"]:
-            assert lost == [name]
-            return
-        mine["progress"], mine["expires"] = max(mine["progress"], units), max(mine["expires"], self.now + 25_000)
-        mine["seen"] = True
-
-    @rule(call=calls, units=tokens)
-    def settle(self, call, units):
-        name = f"{self.name}-{call}"
-        if name not in self.calls:
-            return
-        mine = self.calls[name]
-        first = mine["open"] or not mine.get("true", False)
-        assert self.ask(self.store.settle(self.make.settlement(name, units))).first == first
-        if first:
-            self.count(name, units)
-        mine["open"], mine["true"] = False, True
-
-    @rule(later=st.integers(0, 40_000))
-    def recover(self, later):
-        self.now += later
-        expired = [name for name, mine in self.calls.items() if mine["open"] and mine["expires"] <= self.now]
-        assert self.ask(self.store.recover(self.now, {})) == len(expired)
-        for name in expired:
-            mine = self.calls[name]
-            mine["open"] = False
-            if mine["progress"] or mine.get("seen"):
-                self.count(name, mine["progress"])
-
-    @invariant()
-    def every_counter_is_what_the_sums_say(self):
-        keys = sorted({line.key for line in self.lines})
-        for state in self.ask(self.store.counters(keys)):
-            assert (state.used, state.held) == (self.used.get(state.key, 0), self.held(state.key)), state.key
-
-    def teardown(self):
-        for name, mine in self.calls.items():
-            if mine["open"]:
-                self.ask(self.store.settle(self.make.settlement(name, 1)))
-        assert self.ask(self.store.unbalanced()) == ([], [])
-
-
-def test_whatever_is_asked_in_whatever_order_the_sums_are_right(store_url, make):
-    Ledger.loop, Ledger.make = asyncio.new_event_loop(), make
-    Ledger.store = Ledger.loop.run_until_complete(open_store(store_url, clock=SystemClock()))
-    quick = settings(max_examples=80, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck))
-    try:
-        run_state_machine_as_test(Ledger, settings=quick)
-    finally:
-        Ledger.loop.run_until_complete(Ledger.store.close())
-        Ledger.loop.close()

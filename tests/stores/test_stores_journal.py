@@ -55,6 +55,19 @@ def test_what_the_ledger_has_leaves_the_file(tmp_path: Path, make):
     asyncio.run(body())
 
 
+def test_of_a_call_that_was_opened_and_has_ended_the_end_counts(tmp_path: Path, make):
+    async def body() -> None:
+        dead, heir = FileJournal(tmp_path, "host:1:a"), FileJournal(tmp_path, "host:2:b")
+        for call_id, units_micro in (("a", 1), ("b", 2), ("a", 3)):
+            await dead.append(make.settlement(call_id, units_micro))
+        os.close(dead._file)
+        found = [(one.record.call_id, one.record.units_micro) for one in await heir.orphans()]
+        assert sorted(found) == [("a", 3), ("b", 2)]
+        await heir.close()
+
+    asyncio.run(body())
+
+
 def test_half_a_line_is_passed_over_and_the_rest_is_found(tmp_path: Path, make, caplog):
     async def body() -> None:
         journal = FileJournal(tmp_path, "me")

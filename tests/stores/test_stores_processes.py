@@ -1,6 +1,7 @@
 """Several processes on one database share exact limits, and a process that dies leaks nothing."""
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 from gatekeeper.clock import SystemClock
 from gatekeeper.rules.limits import Mode
+from gatekeeper.rules.notices import Kind, Subscription, Wanted
 from gatekeeper.stores import open_store
 
 WORKER = Path(__file__).with_name("ledger_worker.py")
@@ -114,6 +116,43 @@ def test_two_processes_that_settle_the_same_calls_count_them_once(crew, with_sto
         assert (await store.usage_total(0, 2**50)).requests == 40
 
     with_store(counted)
+
+
+def test_two_processes_write_each_event_exactly_once(crew, store_url, with_store, make, sql):
+    with crew("tell", 20, 2) as processes:
+        assert processes.said() == ["40", "40"]
+    rows = sql(store_url, "SELECT kind, id, content FROM event")
+    usage = [name for kind, name, _ in rows if kind == Kind.USAGE_RECORDED]
+    limits = [json.loads(content)["threshold"] for kind, _, content in rows if kind == Kind.LIMIT_THRESHOLD]
+    # 40 calls of their own and 20 that both settle; only the 40 are counted, on a cap of 40.
+    assert len(usage) == len(set(usage)) == 60
+    assert sorted(limits) == [80, 95, 100]
+    calls = [name for (name,) in sql(store_url, "SELECT call_id FROM usage_record")]
+    assert sorted(usage) == sorted(calls)
+
+
+def test_two_processes_never_hold_the_same_claim(crew, store_url, with_store, make):
+    async def filled(store):
+        store.tell(Wanted(frozenset({Kind.USAGE_RECORDED})))
+        await asyncio.gather(*(store.settle(make.settlement(f"c{n}")) for n in range(120)))
+        books = Subscription("books", frozenset({Kind.USAGE_RECORDED}))
+        assert await store.fan_out([books], make.NOW_MS) == 120
+
+    with_store(filled)
+    with crew("claim", 4, 3) as processes:
+        got = [name for line in processes.said() for name in line.split()]
+    assert len(got) == len(set(got)) == 120
+
+    async def left(store):
+        # What was claimed and not reported comes again, when its lease is over and not before.
+        waiting = await store.deliveries(state="waiting", limit=200)
+        assert len(waiting) >= 120 // 4
+        assert await store.claim("books", make.NOW_MS + 59_999, 2**50, 200) == []
+        again = await store.claim("books", make.NOW_MS + 60_000, 2**50, 200)
+        assert {claim.event.id for claim in again} == {one.event.id for one in waiting}
+        assert {claim.attempts for claim in again} == {2}
+
+    with_store(left)
 
 
 def test_a_process_that_is_killed_leaks_nothing_and_is_recovered_once(crew, store_url, with_store, make):

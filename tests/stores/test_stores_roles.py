@@ -107,6 +107,7 @@ def test_every_field_of_a_record_comes_back(with_store, make):
         request_bytes=10,
         response_bytes=2**40,
         response_id="resp_1",
+        model_requested="o1",
     )
 
     async def body(store):

@@ -1,6 +1,7 @@
 """The schema and the statements: the same however they are built, and refused when they are not ours."""
 
 import asyncio
+import re
 from pathlib import Path
 
 import pytest
@@ -22,11 +23,15 @@ POSTGRES_SHAPE = (
     """SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint
     WHERE connamespace = 'public'::regnamespace AND conrelid::regclass::text <> 'schema_migration' ORDER BY 1, 2""",
     "SELECT viewname, definition FROM pg_views WHERE schemaname = 'public' ORDER BY 1",
+    """SELECT c.relname, c.relkind::text, pg_get_partkeydef(c.oid), pg_get_expr(c.relpartbound, c.oid)
+    FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND (c.relispartition OR c.relkind IN ('p', 'I'))
+    ORDER BY 1""",
+    "SELECT proname, prosrc FROM pg_proc WHERE pronamespace = 'public'::regnamespace ORDER BY 1",
 )
 
 
 def _script(text):
-    yield Script(text)
+    yield Script(text, text.replace("-- postgres: ", ""))
 
 
 async def _built(database, how):
@@ -47,9 +52,11 @@ def test_the_schema_is_what_all_migrations_make_on_sqlite(tmp_path, sql):
             await _built(await SqliteDatabase.open(path), how)
 
         asyncio.run(build())
-        # A column that was added stands in the same place, on a line that is not its own.
+        # A column that was added stands in the same place, on a line that is not its own, behind a comma of its own.
         rows = sql(f"sqlite:///{path}", SQLITE_SHAPE)
-        shapes.append([(*names, None if text is None else " ".join(text.split())) for *names, text in rows])
+        shapes.append(
+            [(*names, None if text is None else re.sub(r"\s*([,()])\s*|\s+", r" \1", text)) for *names, text in rows]
+        )
     assert shapes[0] == shapes[1]
     assert len(shapes[0]) > 15
 
@@ -99,6 +106,20 @@ def test_migrations_are_numbered_without_a_gap(tmp_path):
         migrations(Path(f"{tmp_path}/."))
 
 
+def test_a_migration_may_have_a_text_of_its_own_for_postgres(tmp_path):
+    (tmp_path / "0001_one_two.sql").write_text("SELECT 1;")
+    (tmp_path / "0002_three.sql").write_text("SELECT 2;")
+    (tmp_path / "0002_three_postgres.sql").write_text("SELECT 22;")
+    assert [(one.name, one.text, one.postgres) for one in migrations(tmp_path)] == [
+        ("one_two", "SELECT 1;", None),
+        ("three", "SELECT 2;", "SELECT 22;"),
+    ]
+    (tmp_path / "else").mkdir()
+    (tmp_path / "else" / "0001_four_postgres.sql").write_text("SELECT 3;")
+    with pytest.raises(ValueError, match="beside no 0001_four"):
+        migrations(tmp_path / "else")
+
+
 def test_every_statement_has_a_sentence_and_the_databases_know_them_all(empty_postgres_url, tmp_path):
     assert set(for_sqlite()) == set(for_postgres())
     for query in for_sqlite().values():
@@ -129,7 +150,7 @@ def test_every_statement_has_a_sentence_and_the_databases_know_them_all(empty_po
 def _argument(word):
     if word == "keys":
         return "[]"
-    return 1 if word.endswith("_ms") or word == "limit" else "x"
+    return 1 if word.endswith("_ms") or word in ("least", "limit", "version") else "x"
 
 
 def _asking(step):

@@ -15,13 +15,14 @@ from pathlib import Path
 import pytest
 from fakes.origin import Asked, Line, Origin
 from fakes.raw import DONE, Client, ask, chat, completion, delta, request
-from fakes.stand import PLANS, gateway_text
+from fakes.stand import PLANS, ROUTES, gateway_text
 
 from gatekeeper.accounts import Accounts, KeyWish
 from gatekeeper.clock import SystemClock
 from gatekeeper.config import parse_gateway
 from gatekeeper.meters import Mark, Outcome
 from gatekeeper.ports import UsageRecord
+from gatekeeper.proxy.outage import NOTE
 from gatekeeper.stores import open_store
 
 STREAMED = 300
@@ -115,14 +116,35 @@ def progress(folder: Path) -> int:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_of_a_call_whose_process_was_killed_the_live_progress_is_charged(tmp_path):
+    live = ROUTES.replace(
+        'name = "chat"\n', 'name = "chat"\nlive = "sum(events, len(.json.choices[0].delta.content)) * 7"\n'
+    )
+    with origin_in_a_thread() as port:
+        text = gateway_text(f"sqlite:///{tmp_path}/g.sqlite", port, live, ledger="hold_ttl_s = 1.5\nheartbeat_s = 0.2")
+        key = installed(tmp_path, text)
+        process = Process(tmp_path)
+        client = Client(process.url)
+        client.send(request(key, chat(True)))
+        client.until(b"xxx")
+        wait_until(lambda: progress(tmp_path) == 1)
+        process.end(signal.SIGKILL)
+        client.close()
+        process = Process(tmp_path)
+        try:
+            wait_until(lambda: held(tmp_path) == 0)
+        finally:
+            process.end(signal.SIGTERM)
+    [record], wrong = asyncio.run(_records(tmp_path))
+    assert (record.note, record.source, record.units_micro) == ("recovered", Mark.ESTIMATED, 7 * STREAMED * 1_000_000)
+    assert wrong == ([], [])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_what_was_held_when_the_process_was_killed_is_settled_by_the_next_one(tmp_path):
     with origin_in_a_thread() as port:
         text = gateway_text(f"sqlite:///{tmp_path}/g.sqlite", port, ledger="hold_ttl_s = 1.5\nheartbeat_s = 0.2")
-        (tmp_path / "gateway.toml").write_text(text)
-        (tmp_path / "plans").mkdir()
-        for name, plan in PLANS.items():
-            (tmp_path / "plans" / name).write_text(plan)
-        key = asyncio.run(_customer_with_key(tmp_path, text))
+        key = installed(tmp_path, text)
         process = Process(tmp_path)
         complete = [ask(process.url, request(key, chat())) for _ in range(3)]
         assert [(answer.status, answer.ended) for answer in complete] == [(200, True)] * 3
@@ -154,6 +176,51 @@ def test_what_was_held_when_the_process_was_killed_is_settled_by_the_next_one(tm
     assert all(record.source is Mark.ESTIMATED for record in recovered)
     assert all(record.units_micro >= STREAMED // 3 * 1_000_000 for record in recovered)
     assert wrong == ([], [])
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_call_that_was_let_through_without_the_ledger_is_on_record_after_a_kill(tmp_path):
+    ledger = 'on_ledger_failure = "open"\nheartbeat_s = 0.2'
+    with origin_in_a_thread() as port:
+        text = gateway_text(f"sqlite:///{tmp_path}/g.sqlite", port, ledger=ledger)
+        key = installed(tmp_path, text)
+        process = Process(tmp_path)
+        assert ask(process.url, request(key, chat())).status == 200
+        # Somebody else has the database, and does not let it go.
+        other = sqlite3.connect(tmp_path / "g.sqlite", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        client = Client(process.url)
+        try:
+            client.send(request(key, chat(True)))
+            client.until(b"xxx")
+            ended = ask(process.url, request(key, chat()))
+            assert ended.status == 200
+        finally:
+            process.end(signal.SIGKILL)
+            other.close()
+            client.close()
+        process = Process(tmp_path)
+        try:
+            wait_until(lambda: number(tmp_path, "SELECT COUNT(*) FROM usage_record") == 3)
+        finally:
+            process.end(signal.SIGTERM)
+    records, wrong = asyncio.run(_records(tmp_path))
+    first, cut, complete = sorted(records, key=lambda record: record.started_ms)
+    assert (first.note, complete.note, complete.units_micro) == (None, NOTE, 7_000_000)
+    assert (cut.note, cut.source, cut.outcome) == (f"recovered; {NOTE}", Mark.ESTIMATED, Outcome.CUT)
+    # The usual input and output of such a call: nobody knows how far it came.
+    assert cut.units_micro > 7_000_000
+    assert wrong == ([], [])
+    assert list((tmp_path / "gatekeeper-journal").iterdir()) == []
+
+
+def installed(folder: Path, text: str) -> str:
+    """The configuration on disk, and the key of a customer."""
+    (folder / "gateway.toml").write_text(text)
+    (folder / "plans").mkdir()
+    for name, plan in PLANS.items():
+        (folder / "plans" / name).write_text(plan)
+    return asyncio.run(_customer_with_key(folder, text))
 
 
 async def _customer_with_key(folder: Path, text: str) -> str:

@@ -1,6 +1,6 @@
 """One event's JSON: parsed late, once, exactly, and never with an exception."""
 
-from decimal import Decimal
+from decimal import Context, Decimal
 
 import pytest
 from fakes.effort import examples
@@ -44,6 +44,14 @@ def test_numbers_that_no_double_holds_come_exact() -> None:
     assert event(b'{"n":18446744073709551615}').json == {"n": 2**64 - 1}
     assert parse_exact(b"9" * 6000) == Decimal("9" * 6000)
     assert event(b'{"n":1e99999999999999999999}').json is None
+
+
+def test_megabytes_of_digits_stay_too_many_digits_and_take_little_room() -> None:
+    for raw in (b"1." + b"0" * 50_000 + b"1", b"0." + b"1" * 50_000, b"7" * 50_000):
+        found = parse_exact(raw)
+        assert 1_000 < len(found.as_tuple().digits) <= 10_000
+        assert found != found.normalize(Context(prec=38))
+    assert parse_exact(b"1." + b"0" * 50_000) == 1
 
 
 def test_json_is_parsed_once() -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatekeeper.wire.events import Event
+from gatekeeper.wire.ndjson import LineFramer
 from gatekeeper.wire.repeats import Repeats
 from gatekeeper.wire.signals import Signals
 from gatekeeper.wire.tap import EVENT_BYTES_MAX, Tap
@@ -55,7 +56,7 @@ def read_skimming(
             count += 1
             known = repeats.knows(event) or repeats.read(event)
             if known and wire and not number and repeats.unframed:
-                repeats.learn_framing(event, decoded)
+                repeats.learn_framing(event, decoded, lines=isinstance(tap.skips, LineFramer))
     for event in tap.finish(True):
         count += 1
         if not repeats.knows(event):
@@ -126,14 +127,26 @@ def tools(text: str, number: int) -> str:
     return f'{{"id":"t","candidates":[{{"content":{{"parts":[{call}]}}}}]}}'
 
 
+def code(text: str, number: int) -> str:
+    return f'{{"id":"t","candidates":[{{"content":{{"parts":[{{"functionCall":{{"args":{{"s":{text}}}}}}}]}}}}]}}'
+
+
+def thoughts(text: str, number: int) -> str:
+    delta = f'{{"reasoning":{number % 9 % 7},"reasoning_details":[{{"text":{text}}}]}}'
+    return f'{{"id":"gen-1","choices":[{{"delta":{delta}}}],"n":{number}}}'
+
+
 MAKERS: list[Maker] = [chat, responses, gemini, claude, perplexity, ollama, openrouter, tools]
+ODD_MAKERS: list[Maker] = [code, thoughts]
 ODD = (
     "[DONE]", "{}", '{"error":{"message":"no"}}', '{"type":"message_stop"}', '{"type":"error"}', "text", '{"usage":{}}',
     '{"usage":{"prompt_tokens":5,"completion_tokens":1.5,"total_tokens":7}}', '{"usage":{"total_tokens":-1}}',
     '{"id":"late","choices":[{"finish_reason":"stop","delta":{}}]}', '{"usageMetadata":{"totalTokenCount":2}}',
 )  # fmt: skip
+FIRST = '"first"'
 TEXTS = st.sampled_from(
-    ['"a"', '" the"', '"\\n"', '"ü"', '"日本"', '""', '"\\u00fc"', '"\\ud800"', '"x\\"y"', "null", "7", '"\\q"',
+    ['"a"', FIRST, '"\\n\\t"',
+     '" the"', '"\\n"', '"ü"', '"日本"', '""', '"\\u00fc"', '"\\ud800"', '"x\\"y"', "null", "7", '"\\q"',
      '"a:b,{}"', '"error"', '"usage"']
 )  # fmt: skip
 
@@ -141,8 +154,10 @@ TEXTS = st.sampled_from(
 @st.composite
 def streams(draw: st.DrawFn) -> tuple[list[bytes], str]:
     """Chunks of a stream whose events are much alike, and its content type."""
-    maker = draw(st.sampled_from(MAKERS))
-    name = draw(st.sampled_from(["", "", "event: delta\n", "id: 7\nevent: error\n"]))
+    maker = draw(st.sampled_from([*MAKERS, *ODD_MAKERS]))
+    name = draw(
+        st.sampled_from(["", "", "event: delta\n", "id: 7\nevent: error\n", '{"error":1}\n', f"{maker(FIRST, 1)}\n"])
+    )
     end = draw(st.sampled_from(["\n\n", "\n\n", "\r\n\r\n", "\r\r", "\n:\n\n"]))
     lines = maker is ollama and draw(st.booleans())
     made: list[bytes] = []
@@ -205,3 +220,66 @@ def test_an_event_over_the_bound_is_not_known() -> None:
     repeats = Repeats(UsageFold(), Signals(), 10)
     assert not repeats.knows(event)
     assert repeats.skim(b"data: x\n\n") == 0
+
+
+def event_of(text: str, before: str = "") -> bytes:
+    return f'{before}data: {{"id":"c","choices":[{{"delta":{{"content":"{text}"}}}}]}}\n\n'.encode()
+
+
+def argument_of(text: str) -> bytes:
+    call = f'{{"functionCall":{{"name":"f","args":{{"code":"{text}"}}}}}}'
+    return f'data: {{"id":"t","candidates":[{{"content":{{"parts":[{call}]}}}}]}}\n\n'.encode()
+
+
+def thought_of(number: int, text: str) -> bytes:
+    delta = f'{{"reasoning":{number},"reasoning_details":[{{"text":"{text}"}}]}}'
+    return f'data: {{"id":"c","choices":[{{"delta":{delta}}}]}}\n\n'.encode()
+
+
+def line_of(text: str) -> bytes:
+    return event_of(text).removeprefix(b"data: ")[:-1]
+
+
+WORDS = [f"word{number}" for number in range(30)]
+HOSTILE = {
+    "a stray error in every block, then another stray line": [
+        *(event_of(word, '{"error":1}\n') for word in WORDS), b"odd\n",
+        *(event_of(word, '{"error":1}\n') for word in WORDS),
+    ],
+    "stray lines that look like NDJSON": [
+        *(line_of(word) + event_of(word) for word in WORDS), *(line_of("x" * 99) for _ in WORDS)
+    ],
+    "arguments of a tool call that are all escapes": [
+        *(argument_of(word) for word in WORDS), *(argument_of("\\n\\t" * 20) for _ in WORDS)
+    ],
+    "a number that was never nothing": [
+        *(thought_of(number + 1, word) for number, word in enumerate(WORDS)), *(thought_of(0, word) for word in WORDS)
+    ],
+    "a sample that is no UTF-8": [
+        event_of("w"), *(event_of(word).replace(b"word", b"\xff\xc3ord") for word in WORDS[:8]), *map(event_of, WORDS)
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_structure_of_a_stream_makes_known_events_say_something_else(name: str) -> None:
+    chunks = HOSTILE[name]
+    assert read_skimming(chunks, SSE)[0] == read_plainly(chunks, SSE)
+    assert read_by_events(chunks, SSE)[0] == read_plainly(chunks, SSE)
+
+
+def test_a_known_event_of_megabytes_is_read_at_once_and_not_kept() -> None:
+    words = [*(f'"w{number}"' for number in range(20)), '"' + "x" * 4_000_000 + '"']
+    tap, fold, signals = Tap(SSE, ""), UsageFold(), Signals()
+    repeats = Repeats(fold, signals, EVENT_BYTES_MAX)
+    for word in words:
+        raw = f"data: {gemini(word, 10)}\n\n".encode()
+        if repeats.skim(raw) == len(raw):
+            continue
+        for event in tap.feed(raw)[1]:
+            known = repeats.knows(event) or repeats.read(event)
+            if known and repeats.unframed:
+                repeats.learn_framing(event, raw)
+    assert signals.text_bytes > 4_000_000
+    assert fold._waiting is None
+    assert fold.result() == {"input": 8, "output": 10, "total": 18}

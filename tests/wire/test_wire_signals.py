@@ -171,3 +171,23 @@ def test_no_event_makes_it_raise(values: list[Any], name: str, tail: bytes) -> N
 def test_deep_nesting_is_harmless() -> None:
     assert after(b'{"delta":' * 900 + b"1" + b"}" * 900).text_bytes == 0
     assert after(b'{"content":[' * 450 + b"1" + b"]}" * 450).text_bytes == 0
+
+
+@pytest.mark.parametrize("depth", [200, 600, 1010])
+def test_arguments_nested_too_deep_for_the_encoder_are_counted_at_least(depth: int) -> None:
+    arguments = '{"a":' + "[" * depth + '"word"' + "]" * depth + "}"
+    line = f'{{"message":{{"tool_calls":[{{"function":{{"arguments":{arguments}}}}}]}}}}'
+    assert len(arguments) <= after(line.encode()).text_bytes <= 2 * len(arguments)
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        {"choices": [{"delta": {}, "text": "abc"}]},
+        {"choices": [{"delta": {"role": "assistant"}, "reasoning_content": "abc"}]},
+        {"choices": [{"delta": {}}], "text": "abc"},
+        {"choices": [{"delta": {}, "message": {"content": "never"}}], "delta": "abc"},
+    ],
+)
+def test_text_that_stands_beside_the_delta_of_a_chat_chunk_counts(chunk: dict[str, Any]) -> None:
+    assert after({"object": "chat.completion.chunk", **chunk}).text_bytes == len("abc")

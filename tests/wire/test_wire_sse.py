@@ -3,6 +3,7 @@
 import base64
 import json
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +122,15 @@ def test_chunking_changes_nothing(body: bytes, draw: st.DataObject, clean: bool,
     pieces = [body[start:end] for start, end in zip([0, *places], [*places, len(body)], strict=True)]
     assert run(pieces, clean=clean, bound=bound) == whole
     assert run([body[at : at + 1] for at in range(len(body))], clean=clean, bound=bound) == whole
+
+
+def test_an_event_of_a_million_lines_takes_little_more_room_than_its_bytes() -> None:
+    parser, lines = SseParser(MAX), 300_000
+    tracemalloc.start()
+    for _ in range(lines // 1000):
+        parser.feed(b"data:ab\n" * 1000)
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert parser.held == 3 * lines
+    assert held < 2 * parser.held
+    assert [event.raw for event in parser.feed(b"\n")] == [b"\n".join([b"ab"] * lines)]

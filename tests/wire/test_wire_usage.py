@@ -282,3 +282,15 @@ def test_what_a_reseller_says_it_takes_is_in_the_record_and_is_no_count() -> Non
     said = {"type": "response.completed", "response": {"usage": {"input_tokens": 12, "output_tokens": 3, "cost": 0.5}}}
     assert fold_json(said) == {**known, "cost": Decimal("0.5")}
     assert fold_json({"cost": 1, "choices": []}) is None
+
+
+def test_a_huge_first_event_is_not_kept_while_the_server_waits():
+    fold = UsageFold()
+    small = b'{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}}'
+    fold.feed(Event(0, "message", "", small))
+    assert fold._first == json.loads(small)
+    fold = UsageFold()
+    fold.feed(Event(0, "message", "", b'{"choices":[],"pad":"%b"}' % (b"x" * 20_000)))
+    assert type(fold._first) is object
+    fold.feed(Event(1, "message", "", small))
+    assert fold.result()["total"] == 3

@@ -41,6 +41,13 @@ CREATE TABLE limit_reset (
     PRIMARY KEY (scope, subject, dimension, span, reset_ms)
 );
 
+-- How often anything of the two tables above was changed: one row, so that every process sees cheaply that it must read
+-- them again.
+CREATE TABLE limit_revision (
+    id BIGINT PRIMARY KEY CHECK (id = 1),
+    number BIGINT NOT NULL
+);
+
 -- What somebody is to be told. The id is made of what happened, so that it is told once. content is JSON. fanned_ms is
 -- when it was given to those who asked for it.
 CREATE TABLE event (
@@ -52,6 +59,7 @@ CREATE TABLE event (
     fanned_ms BIGINT
 );
 CREATE INDEX event_unfanned ON event (created_ms, id) WHERE fanned_ms IS NULL;
+CREATE INDEX event_fanned ON event (fanned_ms, id) WHERE fanned_ms IS NOT NULL;
 
 -- One event on its way to one target, sent again until it was taken or given up.
 CREATE TABLE delivery (
@@ -65,6 +73,8 @@ CREATE TABLE delivery (
     PRIMARY KEY (event_id, target)
 );
 CREATE INDEX delivery_waiting ON delivery (next_ms, event_id) WHERE state = 'waiting';
+CREATE INDEX delivery_of_target ON delivery (target, next_ms, event_id) WHERE state = 'waiting';
+CREATE INDEX delivery_ended ON delivery (state, next_ms) WHERE state <> 'waiting';
 
 -- The tries of a call that did not serve it: the customer pays the one that did.
 CREATE TABLE attempt (
@@ -78,6 +88,15 @@ CREATE TABLE attempt (
     fault TEXT,
     PRIMARY KEY (call_id, number)
 );
+CREATE INDEX attempt_by_start ON attempt (started_ms);
 
 -- The model that the caller asked for, where another one served.
 ALTER TABLE usage_record ADD COLUMN model_requested TEXT;
+
+-- Holds all that sums are made of: a report over a million records reads this and none of them.
+DROP INDEX usage_by_start;
+CREATE INDEX usage_by_start ON usage_record (started_ms, customer_id, user_id, agent_id, key_id, plan_id, route, model, day,
+    units_micro, charge_nano, cost_nano, corrects);
+
+-- Who used most of a limit in its present window.
+CREATE INDEX counter_by_start ON counter (scope, dimension, span, start_ms);

@@ -1,0 +1,1 @@
+-- Records are kept month by month on Postgres (0003_months_postgres.sql). SQLite has one table for all of them.
