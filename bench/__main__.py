@@ -13,12 +13,13 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench import peers, profiling
+from bench import peers, profiling, scale
 from bench.figures import Round, Table, summed
 from bench.ledger import bare as bare_commits
 from bench.limits import exit_code, judge, read_limits
 from bench.machine import Quiet, describe, judge_noise, two_cores
 from bench.report import as_json, rendered, said_of_limits
+from bench.soak import printed
 from bench.systems import FULL, QUICK, ROOT, START, Rig, System, absent, provider
 from bench.workloads import Bench, Figures, Lengths, alone, flat, json_calls, memory, paced, warm
 
@@ -179,12 +180,15 @@ def main() -> int:
     words.add_argument("--systems", metavar="A,B", help=f"only these, of: {', '.join(START)}")
     words.add_argument("--profile", choices=profiling.LOADS, help="where the time of the whole product goes")
     words.add_argument("--calls", action="store_true", help="with --profile: cProfile (exact counts) instead of py-spy")
+    words.add_argument("--scale", action="store_true", help="what a call costs with 10 and with 1,000,000 customers")
     arguments = words.parse_args()
     unknown = set((arguments.systems or "direct").split(",")) - set(START)
     if unknown:
         words.error(f"there is no system {', '.join(sorted(unknown))}; there are: {', '.join(START)}")
     if arguments.profile:
         return profiling.run(arguments.profile, counting=arguments.calls)
+    if arguments.scale:
+        return printed([scale.main(lambda text: print(text, file=sys.stderr, flush=True))], as_json=arguments.json)
     return run(arguments)
 
 
