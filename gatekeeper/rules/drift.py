@@ -22,7 +22,6 @@ from gatekeeper.rules.catalogue import (
     Role,
     Sold,
     Wanted,
-    key_prefix,
 )
 
 # https://docs.stripe.com/api/prices/object: ids as Stripe makes them. A name of another shape is a lookup key.
@@ -209,6 +208,9 @@ def _is_ours(price: Price, account: Account, problems: list[str]) -> bool:
     if held is None:
         return True
     where = f"plan {price.plan_id!r}: the {price.role} price {price.named!r} ({held.id}) was made by hand and"
+    mark = _mark(held)
+    if mark is not None and mark != (price.plan_id, price.role.value):
+        problems.append(f"{where} is marked as the {mark[1]} price of plan {mark[0]!r}")
     if not held.active:
         problems.append(f"{where} is archived")
     if price.content is not None and held.content != price.content:
@@ -232,12 +234,8 @@ def _by_hand(price: Price, account: Account) -> HeldPrice | None:
 
 def _candidates(price: Price, account: Account) -> list[HeldPrice]:
     """Every price of ours for this plan and role, the one to keep first."""
-    prefix = key_prefix(price.plan_id, price.role)
-    found = [
-        held
-        for held in account.prices
-        if (held.plan_id, held.role) == (price.plan_id, price.role.value) or (held.lookup_key or "").startswith(prefix)
-    ]
+    # By one mark, or what is kept for one role would be archived for the other.
+    found = [held for held in account.prices if _mark(held) == (price.plan_id, price.role.value)]
     return sorted(found, key=lambda held: (held.lookup_key != price.lookup_key, not held.active, _age(held)))
 
 

@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from rules_account import carried_out
 
@@ -408,15 +408,41 @@ def accounts(draw: st.DrawFn) -> Account:
 def test_carrying_out_a_difference_reaches_what_is_wanted_from_any_account(plans: list[Plan], account: Account) -> None:
     want = of(*plans)
     first = differ(want, account)
+    # Nothing is carried out where there is a problem.
+    assume(not first.problems)
     after = carried_out(account, first.changes)
     assert differ(want, after).changes == ()
-    if first.problems:
-        return
     found = sold(want, after)
     for price in want.prices:
         held = next(one for one in after.prices if one.id == getattr(found.prices[price.plan_id], price.role.value))
         assert held.active and held.content == price.content
         assert found.plan_of[held.id] == price.plan_id
+
+
+def test_a_price_with_the_mark_of_one_role_and_the_key_of_the_other_serves_one_role_only() -> None:
+    want = of(STARTER)
+    licensed = next(price for price in want.prices if price.role is Role.LICENSED)
+    metered = next(price for price in want.prices if price.role is Role.METERED)
+    assert licensed.content is not None
+    mixed = HeldPrice(
+        "price_0", "gatekeeper_starter", licensed.content, True, metered.lookup_key, "starter", "licensed", 0
+    )
+    account = Account((), (HeldProduct("gatekeeper_starter", "Starter", True, "starter", None),), (mixed,), (), ())
+    after = carried_out(account, differ(want, account).changes)
+    assert differ(want, after).changes == ()
+    assert sold(want, after).prices["starter"].licensed == "price_0"
+
+
+def test_a_name_by_hand_of_another_plans_price_is_a_problem() -> None:
+    want = of(a_plan(stripe_price="price_by_name"), a_plan("pro"))
+    content = next(price.content for price in want.prices if price.role is Role.LICENSED)
+    assert content is not None
+    held = HeldPrice("price_0", "gatekeeper_pro", content, True, "price_by_name", "pro", "licensed", 0)
+    found = differ(want, Account((), (), (held,), (), ()))
+    assert found.problems == (
+        "plan 'starter': the licensed price 'price_by_name' (price_0) was made by hand and is marked as the licensed "
+        "price of plan 'pro'",
+    )
 
 
 @settings(max_examples=60, deadline=None)
