@@ -79,6 +79,8 @@ class Tally:
     received: int = 0
     revealed: int = 0
     complete: dict[str, tuple[int, int]] = field(default_factory=dict)
+    # Complete calls whose client may hang up at the last event, not waiting for the end of the body.
+    hasty: set[str] = field(default_factory=set)
     begun: dict[str, int] = field(default_factory=dict)
     others: dict[str, int] = field(default_factory=dict)
     statuses: dict[str, int] = field(default_factory=dict)

@@ -91,6 +91,7 @@ async def _mixed(plan: Plan, standing: Standing, report: Report, tally: Tally) -
     if sdk.returncode == 0:
         found = json.loads(said)
     tally.complete |= {call_id: (units, cost) for call_id, (units, cost) in found["complete"].items()}
+    tally.hasty |= found["complete"].keys()
     tally.statuses["complete"] = tally.statuses.get("complete", 0) + len(found["complete"])
     tally.wrong += found["wrong"]
     tally.received += found["received"]
