@@ -107,7 +107,8 @@ class Results:
         truth = bytes_of(wish)
         # Where lines end with CRLF, OpenAI's sync SDK hangs up at the CR that ends the empty line after "[DONE]".
         if bytes(heard.body) not in (truth, truth.removesuffix(b"\n") if truth.endswith(b"\r\n") else truth):
-            at = next((at for at, (one, other) in enumerate(zip(heard.body, truth, strict=False)) if one != other), None)
+            pairs = enumerate(zip(heard.body, truth, strict=False))
+            at = next((at for at, (one, other) in pairs if one != other), None)
             where = f"{len(heard.body)} of {len(truth)}" if at is None else f"wrong from byte {at} on"
             self.wrong.append(f"{who}, call {heard.call_id} ({wish}): wrong bytes: {where}")
         elif text != found.text:
