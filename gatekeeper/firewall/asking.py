@@ -18,7 +18,7 @@ from gatekeeper.config import load_gateway
 from gatekeeper.config.gateway import Gateway, Route, Unpriced
 from gatekeeper.errors import Code, Fault, FaultKind, Refusal
 from gatekeeper.firewall.figures import Reported, Wish, bounds_of, record_of, reported, view_of
-from gatekeeper.firewall.verdict import Answer, Charged, Limit, answer_of, charged_of
+from gatekeeper.firewall.verdict import Answer, Answered, Charged, answer_of, charged_of
 from gatekeeper.ports import Customer, HoldOrder, Progress, Settlement
 from gatekeeper.proxy.denials import refusal_of
 from gatekeeper.proxy.outgoing import CALL_ENTROPY_BYTES, new_call_id
@@ -208,47 +208,17 @@ class AsyncFirewall:
         return charged_of(record, first=True)
 
 
-class AsyncVerdict:
+class AsyncVerdict(Answered):
     """The answer to one question. Where it is ``allowed``, make the call, then ``settle`` it (or ``release`` it, if it
     was not made)."""
 
     def __init__(self, firewall: AsyncFirewall, answer: Answer, asked: Asked | None) -> None:
+        super().__init__(answer, None if asked is None else asked.call_id)
         self._firewall = firewall
-        self._answer = answer
         self._asked = asked
         self._seen = Reported()
         self._charged: Charged | None = None
         self._lost = False
-
-    @property
-    def allowed(self) -> bool:
-        """Whether the call may be made."""
-        return self._answer.allowed
-
-    @property
-    def reason(self) -> str | None:
-        """Why not: a code from the README's table, such as ``budget_exceeded``."""
-        return self._answer.reason
-
-    @property
-    def message(self) -> str | None:
-        """Why not, as a sentence."""
-        return self._answer.message
-
-    @property
-    def limit(self) -> Limit | None:
-        """The limit that said no."""
-        return self._answer.limit
-
-    @property
-    def retry_after(self) -> int | None:
-        """Seconds after which asking again can succeed; None where time does not help."""
-        return self._answer.retry_after
-
-    @property
-    def call_id(self) -> str | None:
-        """The id of the record (``gatekeeper explain ID``); None where the call is not allowed."""
-        return None if self._asked is None else self._asked.call_id
 
     @property
     def lost(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 from gatekeeper.clock import Clock
 from gatekeeper.config.gateway import Gateway
 from gatekeeper.firewall.asking import AsyncFirewall, AsyncVerdict
-from gatekeeper.firewall.verdict import Charged, Limit
+from gatekeeper.firewall.verdict import Answered, Charged
 
 T = TypeVar("T")
 
@@ -88,42 +88,13 @@ class Firewall:
         self._loop.close()
 
 
-class Verdict:
+class Verdict(Answered):
     """The answer to one question; see ``AsyncVerdict``."""
 
     def __init__(self, firewall: Firewall, inner: AsyncVerdict) -> None:
+        super().__init__(inner._answer, inner.call_id)
         self._firewall = firewall
         self._inner = inner
-
-    @property
-    def allowed(self) -> bool:
-        """Whether the call may be made."""
-        return self._inner.allowed
-
-    @property
-    def reason(self) -> str | None:
-        """Why not: a code from the README's table, such as ``budget_exceeded``."""
-        return self._inner.reason
-
-    @property
-    def message(self) -> str | None:
-        """Why not, as a sentence."""
-        return self._inner.message
-
-    @property
-    def limit(self) -> Limit | None:
-        """The limit that said no."""
-        return self._inner.limit
-
-    @property
-    def retry_after(self) -> int | None:
-        """Seconds after which asking again can succeed; None where time does not help."""
-        return self._inner.retry_after
-
-    @property
-    def call_id(self) -> str | None:
-        """The id of the record; None where the call is not allowed."""
-        return self._inner.call_id
 
     @property
     def lost(self) -> bool:

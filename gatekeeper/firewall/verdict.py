@@ -36,6 +36,44 @@ class Answer:
     retry_after: int | None = None
 
 
+class Answered:
+    """What both verdicts, with asyncio and without, say of their answer."""
+
+    def __init__(self, answer: Answer, call_id: str | None) -> None:
+        self._answer = answer
+        self._call_id = call_id
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the call may be made."""
+        return self._answer.allowed
+
+    @property
+    def reason(self) -> str | None:
+        """Why not: a code from the README's table, such as ``budget_exceeded``."""
+        return self._answer.reason
+
+    @property
+    def message(self) -> str | None:
+        """Why not, as a sentence."""
+        return self._answer.message
+
+    @property
+    def limit(self) -> Limit | None:
+        """The limit that said no."""
+        return self._answer.limit
+
+    @property
+    def retry_after(self) -> int | None:
+        """Seconds after which asking again can succeed; None where time does not help."""
+        return self._answer.retry_after
+
+    @property
+    def call_id(self) -> str | None:
+        """The id of the record (``gatekeeper explain ID``); None where the call is not allowed."""
+        return self._call_id
+
+
 @dataclass(frozen=True, slots=True)
 class Charged:
     """How a call is on record: tokens (or other units), the customer's charge and the provider's price in dollars.
