@@ -4,6 +4,7 @@ The rule: a fold holds one value (or a counter), never the items, and what it ho
 """
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Protocol
@@ -45,13 +46,14 @@ class Fold(Protocol):
         ...
 
 
-class _Counted:
+class _Counted(ABC):
     """A fold for which a count is an item like any other."""
 
     __slots__ = ()
 
+    @abstractmethod
     def add(self, value: Any, marks: int) -> None:
-        raise NotImplementedError
+        """As ``Fold.add``."""
 
     def add_count(self, value: int) -> None:
         self.add(value, READ)
