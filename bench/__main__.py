@@ -14,12 +14,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench import peers, profiling, scale
+from bench.commands import printed
 from bench.figures import Round, Table, summed
 from bench.ledger import bare as bare_commits
 from bench.limits import exit_code, judge, read_limits
 from bench.machine import Quiet, describe, judge_noise, two_cores
 from bench.report import as_json, rendered, said_of_limits
-from bench.soak import printed
 from bench.systems import FULL, QUICK, ROOT, START, Rig, System, absent, provider
 from bench.workloads import Bench, Figures, Lengths, alone, flat, json_calls, memory, paced, warm
 

@@ -4,7 +4,6 @@ The rule: zero wrong bytes, zero wrong charges. Every byte is compared with what
 what its answer costs; exit code 1 says that one was wrong.
 """
 
-import argparse
 import asyncio
 import itertools
 import json
@@ -19,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench import commands
 from bench.answers import SHAPES, Dialect, Wish
 from bench.callers import Crowd, Saw, Tally
 from bench.chaos_audit import Report
 from bench.load import percentile
 from bench.machine import cpu_s, pinned, two_cores
-from bench.soak import printed
 from bench.standing import Standing, database, stand, truthful
 from bench.systems import ROOT, Rig
 from bench.truth_audit import audit, settled, watch
@@ -126,21 +125,12 @@ def run(plan: Plan, say: Callable[[str], None]) -> Report:
 
 def main() -> int:
     """The command line."""
-    words = argparse.ArgumentParser(prog="python -m bench.mixed", description=__doc__)
+    words = commands.words("mixed", __doc__)
     words.add_argument("--seconds", type=float, default=60.0, help="how long (default: 60)")
-    words.add_argument("--database", choices=("sqlite", "postgres"), default="sqlite")
-    words.add_argument("--seed", type=int, help="of all wishes (default: a new one)")
-    words.add_argument("--json", action="store_true", help="print the results as JSON instead of the table")
-    asked = words.parse_args()
-    seed = asked.seed if asked.seed is not None else random.SystemRandom().randrange(1 << 32)
-
-    def say(text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
-
-    say(f"seed {seed}")
+    asked = commands.asked(words)
     with tempfile.TemporaryDirectory(prefix="gk-mixed-") as folder:
-        report = run(Plan(Path(folder), asked.seconds, asked.database, seed), say)
-    return printed([report], as_json=asked.json)
+        report = run(Plan(Path(folder), asked.seconds, asked.database, asked.seed), commands.say)
+    return commands.printed([report], as_json=asked.json)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,9 @@ the configuration is reloaded and keys are revoked. Then nothing may be held, le
 The rule: a seed says what every call wishes and does; exit code 1 says that something was not as it must be.
 """
 
-import argparse
 import asyncio
 import contextlib
 import itertools
-import json
 import random
 import sys
 import tempfile
@@ -16,13 +14,13 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
+from bench import commands
 from bench.answers import SHAPES, Dialect, Fault, Wish
 from bench.callers import Crowd, Saw, Tally
 from bench.chaos_audit import Report
-from bench.machine import cpu_s, describe, pinned, two_cores
+from bench.machine import cpu_s, pinned, two_cores
 from bench.standing import FLAKY, Sample, Standing, database, stand, truthful
 from bench.systems import Rig
 from bench.truth_audit import audit, settled, watch
@@ -316,44 +314,18 @@ def run(plan: Plan, say: Callable[[str], None]) -> Report:
     return report
 
 
-def printed(reports: list[Report], *, as_json: bool) -> int:
-    """The tables, or one line of JSON; the exit code."""
-    if as_json:
-        found = [{"name": one.name, "figures": one.figures, "wrong": one.wrong} for one in reports]
-        when = datetime.now(UTC).isoformat(timespec="seconds")
-        print(json.dumps({"when": when, "machine": describe(), "reports": found}))
-    else:
-        for report in reports:
-            print(f"\n{report.name}: {'WRONG' if report.wrong else 'ok'}")
-            width = max(map(len, report.figures), default=0)
-            for name, figure in report.figures.items():
-                print(f"  {name:{width}}  {figure:,}" if isinstance(figure, int) else f"  {name:{width}}  {figure}")
-            for said in report.wrong:
-                print(f"  WRONG: {said}")
-    return 1 if any(report.wrong for report in reports) else 0
-
-
 def main() -> int:
     """The command line."""
-    words = argparse.ArgumentParser(prog="python -m bench.soak", description=__doc__)
+    words = commands.words("soak", __doc__)
     words.add_argument("--minutes", type=float, default=10.0, help="how long (default: 10)")
-    words.add_argument("--database", choices=("sqlite", "postgres"), default="sqlite")
-    words.add_argument("--seed", type=int, help="of all wishes and troubles (default: a new one)")
     words.add_argument("--rate", type=float, metavar="N", help="calls a second, instead of 70 %% of what is borne")
-    words.add_argument("--json", action="store_true", help="print the results as JSON instead of the table")
-    asked = words.parse_args()
-    seed = asked.seed if asked.seed is not None else random.SystemRandom().randrange(1 << 32)
-
-    def say(text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
-
-    say(f"seed {seed}")
+    asked = commands.asked(words)
     for warning in raised_limits():
-        say(warning)
+        commands.say(warning)
     with tempfile.TemporaryDirectory(prefix="gk-soak-") as folder:
-        plan = Plan(Path(folder), asked.minutes * 60, asked.database, seed, rate=asked.rate)
-        report = run(plan, say)
-    return printed([report], as_json=asked.json)
+        plan = Plan(Path(folder), asked.minutes * 60, asked.database, asked.seed, rate=asked.rate)
+        report = run(plan, commands.say)
+    return commands.printed([report], as_json=asked.json)
 
 
 if __name__ == "__main__":

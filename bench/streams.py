@@ -4,7 +4,6 @@ The rule: what is held open must end well (every byte, every charge); a slow rea
 delays nobody. Memory of the bare path is measured beside, on the same work.
 """
 
-import argparse
 import asyncio
 import itertools
 import random
@@ -18,12 +17,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench import commands
 from bench.answers import SHAPES, Dialect, Fault, Wish
 from bench.callers import Connection, Crowd, Saw, Tally, ask, request_of
 from bench.chaos_audit import Report
 from bench.load import percentile
 from bench.machine import memory_bytes, pinned, two_cores
-from bench.soak import judge_rest, printed
+from bench.soak import judge_rest
 from bench.standing import Standing, database, stand, truthful
 from bench.systems import START, Rig, System
 from bench.truth_audit import audit, settled, watch
@@ -271,24 +271,15 @@ def run(plan: Plan, say: Callable[[str], None]) -> Report:
 
 def main() -> int:
     """The command line."""
-    words = argparse.ArgumentParser(prog="python -m bench.streams", description=__doc__)
+    words = commands.words("streams", __doc__)
     words.add_argument("--streams", type=int, default=STREAMS, metavar="N", help=f"open at once (default: {STREAMS})")
-    words.add_argument("--database", choices=("sqlite", "postgres"), default="sqlite")
-    words.add_argument("--seed", type=int, help="of all wishes (default: a new one)")
-    words.add_argument("--json", action="store_true", help="print the results as JSON instead of the table")
-    asked = words.parse_args()
-    seed = asked.seed if asked.seed is not None else random.SystemRandom().randrange(1 << 32)
-
-    def say(text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
-
-    say(f"seed {seed}")
+    asked = commands.asked(words)
     # What is raised here holds for the provider and the bare path, too.
     for warning in raised_limits():
-        say(warning)
+        commands.say(warning)
     with tempfile.TemporaryDirectory(prefix="gk-streams-") as folder:
-        report = run(Plan(Path(folder), asked.database, seed, streams=asked.streams), say)
-    return printed([report], as_json=asked.json)
+        report = run(Plan(Path(folder), asked.database, asked.seed, streams=asked.streams), commands.say)
+    return commands.printed([report], as_json=asked.json)
 
 
 if __name__ == "__main__":
