@@ -7,17 +7,14 @@ from typing import Any, TypeVar
 
 from gatekeeper.clock import SystemClock
 from gatekeeper.meters import Meter, Metering, Outcome, RequestView
-from gatekeeper.meters.reading import Mark
 from gatekeeper.money import units_to_micro
 from gatekeeper.ports import Customer, HoldOrder, Settlement, UsageRecord
 from gatekeeper.rules.limits import DOLLARS, ONE_REQUEST, REQUESTS
 from gatekeeper.rules.lines import Bounds, Subject, Take, stock_lines
 from gatekeeper.rules.plans import Plan
-from gatekeeper.rules.windows import admitted_month
 from gatekeeper.stores import SqlStore, open_store
+from tests.fakes.records import NOW_MS, complete_call
 
-# 15 June 2026, noon, UTC.
-NOW_MS = 1_781_524_800_000
 MICRO = 1_000_000
 T = TypeVar("T")
 
@@ -43,32 +40,8 @@ async def customer(store: SqlStore, customer_id: str, plan_id: str, anchor_ms: i
 
 def record(call_id: str, plan_id: str, units_micro: int, **changes: Any) -> UsageRecord:
     """A complete call of ``ada`` on route ``chat``."""
-    made = UsageRecord(
-        call_id=call_id,
-        admitted_month="",
-        customer_id="ada",
-        key_id="k1",
-        user_id=None,
-        agent_id=None,
-        plan_id=plan_id,
-        route="chat",
-        upstream="openai",
-        model="gpt-4o",
-        method="POST",
-        path="/v1/chat/completions",
-        status=200,
-        outcome=Outcome.COMPLETE,
-        streamed=True,
-        started_ms=NOW_MS,
-        ended_ms=NOW_MS + 900,
-        first_byte_ms=100,
-        units_micro=units_micro,
-        source=Mark.MEASURED,
-        meter_hash="0123456789abcdef",
-        request_bytes=90,
-    )
-    made = replace(made, **changes)
-    return replace(made, admitted_month=admitted_month(made.started_ms))
+    usual = {"customer_id": "ada", "first_byte_ms": 100, "meter_hash": "0123456789abcdef", "request_bytes": 90}
+    return complete_call(call_id, **{**usual, "plan_id": plan_id, "units_micro": units_micro, **changes})
 
 
 def metered(call_id: str, plan_id: str, meter: Meter, body: bytes, **changes: Any) -> UsageRecord:

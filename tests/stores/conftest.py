@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from gatekeeper.clock import SystemClock
-from gatekeeper.meters.reading import Mark, Outcome
 from gatekeeper.money import Price
 from gatekeeper.ports import HoldOrder, Settlement, UsageRecord
 from gatekeeper.rules.limits import (
@@ -27,9 +26,9 @@ from gatekeeper.rules.limits import (
 )
 from gatekeeper.rules.plans import Plan
 from gatekeeper.stores import SqlStore, open_store
+from tests.fakes.records import NOW_MS, complete_call
 
-# 15 June 2026, noon, UTC, and the month around it.
-NOW_MS = 1_781_524_800_000
+# The month around NOW_MS.
 MONTH_MS = 1_780_272_000_000
 NEXT_MONTH_MS = 1_782_864_000_000
 MICRO = 1_000_000
@@ -80,29 +79,7 @@ class Make:
     @staticmethod
     def record(call_id: str, units_micro: int = MICRO, **changes: Any) -> UsageRecord:
         """A complete call of that order."""
-        record = UsageRecord(
-            call_id=call_id,
-            admitted_month="2026-06",
-            customer_id="acme",
-            key_id="k1",
-            user_id=None,
-            agent_id=None,
-            plan_id="pro",
-            route="chat",
-            upstream="openai",
-            model="gpt-4o",
-            method="POST",
-            path="/v1/chat/completions",
-            status=200,
-            outcome=Outcome.COMPLETE,
-            streamed=True,
-            started_ms=NOW_MS,
-            ended_ms=NOW_MS + 900,
-            first_byte_ms=NOW_MS + 100,
-            units_micro=units_micro,
-            source=Mark.MEASURED,
-        )
-        return replace(record, **changes)
+        return complete_call(call_id, units_micro=units_micro, **changes)
 
     @classmethod
     def settlement(
