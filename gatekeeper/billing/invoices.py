@@ -15,6 +15,7 @@ from gatekeeper.errors import Code, Fault, Refusal
 from gatekeeper.money import nano_to_dollars, rounded
 from gatekeeper.ports import Customer, Customers, Mailroom, Standings, Statements
 from gatekeeper.ports.subscriptions import Invoice, Preview, Sales
+from gatekeeper.rules.allowances import Allowance, allowance, item_since
 from gatekeeper.rules.billing import NotTaken
 from gatekeeper.rules.limits import Window
 from gatekeeper.rules.statements import Statement, statement
@@ -38,12 +39,14 @@ class Listed(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Beside:
     """Our statement of the present period, and Stripe's preview (None: there is none, ``why`` says it). ``ours_cents``
-    is what Stripe would ask for by our figures: without the next fee where the subscription is going to end."""
+    is what Stripe would ask for by our figures: without the next fee where the subscription is going to end, and with
+    the units that count on the present item (``allowance``; None: there is no subscription) where there is one."""
 
     ours: Statement
     ours_cents: int
     preview: Preview | None
     why: str | None
+    allowance: Allowance | None = None
 
     @property
     def difference_cents(self) -> int | None:
@@ -83,9 +86,18 @@ class Invoices:
         standing = await self._books.standing(customer_id)
         ours = await self._statement(customer)
         fee_nano = ours.fee_nano if standing is None or standing.cancel_ms is None else 0
-        cents = rounded(nano_to_dollars(fee_nano), 100) + rounded(nano_to_dollars(ours.overage_nano), 100)
+        counts = None if standing is None or standing.has_ended else await self._allowance(customer, standing, ours)
+        overage_nano = ours.overage_nano if counts is None else counts.overage_nano
+        cents = rounded(nano_to_dollars(fee_nano), 100) + rounded(nano_to_dollars(overage_nano), 100)
         preview, why = await self._preview(standing)
-        return Beside(ours, cents, preview, why)
+        return Beside(ours, cents, preview, why, counts)
+
+    async def _allowance(self, customer: Customer, standing: Standing, ours: Statement) -> Allowance:
+        gateway, now_ms, start_ms = self._gateway(), self._clock.now_ms(), ours.start_ms
+        since_ms, plan = item_since(standing, start_ms), gateway.plans.get(standing.plan_id)
+        counted = await self._books.counted(customer.id, start_ms, since_ms, now_ms)
+        meter = gateway.stripe.meter
+        return allowance(counted, gateway.plans, meter, plan, since_ms, start_ms, now_ms, customer.anchor_ms)
 
     async def _preview(self, standing: Standing | None) -> tuple[Preview | None, str | None]:
         if self._sales is None:

@@ -22,6 +22,7 @@ from gatekeeper.rules.billing import (
     Next,
     NotTaken,
     Throttled,
+    arrives_late,
     meters_of,
     next_step,
     objection,
@@ -235,7 +236,7 @@ class Flusher:
         """One attempt, and what becomes of the batch."""
         try:
             async with asyncio.timeout(ATTEMPT_S):
-                gone = await self._attempt(batch)
+                batch, gone = await self._attempt(batch)
         except NotTaken as refused:
             gone = refused.public
         except TimeoutError:
@@ -259,25 +260,35 @@ class Flusher:
             # This attempt surely counted nothing; what one before it did stays unknown.
             await self._outbox.batch_unsent(batch, gone, None, now_ms, clear=True)
 
-    async def _attempt(self, batch: Batch) -> str | None:
-        """None: the biller has it. Else why it is given up. Raises Fault and NotTaken."""
+    async def _attempt(self, batch: Batch) -> tuple[Batch, str | None]:
+        """The batch as it was sent, and None: the biller has it. Else why it is given up. Raises Fault and NotTaken."""
         now_ms = self._clock.now_ms()
         step = next_step(batch, now_ms)
         if step is Next.TOO_OLD:
-            return objection(batch.value, batch.ts_ms, now_ms)
+            return batch, objection(batch.value, batch.ts_ms, now_ms)
         if step is Next.COMPARE:
             found = await compare(self._outbox, self._biller, batch)
             if found is Compared.UNCLEAR:
-                return UNCLEAR
+                return batch, UNCLEAR
             if found is Compared.HAS_IT:
-                return None
+                return batch, None
             if not await self._outbox.batch_unknown_to_biller(batch, self._clock.now_ms()):
-                raise Fault("ledger", FaultKind.STORE, "somebody else sends it by now")
+                raise _taken()
+        if step is Next.REDATE or (step is Next.COMPARE and arrives_late(batch, now_ms)):
+            redated = await self._outbox.redate_batch(batch, self._clock.now_ms())
+            if redated is None:
+                raise _taken()
+            log.warning("batch %s of %s is billed to the present period", batch.id, batch.customer_id)
+            batch = redated
         await self._biller.report(batch)
-        return None
+        return batch, None
 
     async def _later(self, batch: Batch, why: str, retry_after_s: float | None = None, *, clear: bool = False) -> None:
         now_ms = self._clock.now_ms()
         next_ms = now_ms + retry_delay_ms(batch.attempts, self._chance(), retry_after_s)
         log.warning("batch %s of %s waits after attempt %d: %s", batch.id, batch.customer_id, batch.attempts, why)
         await self._outbox.batch_unsent(batch, why, next_ms, now_ms, clear=clear)
+
+
+def _taken() -> Fault:
+    return Fault("ledger", FaultKind.STORE, "somebody else sends it by now")

@@ -160,12 +160,17 @@ class Subscriptions:
 
     async def link(self, customer_id: str, account: str) -> None:
         """A Checkout session that was opened for a customer is done: from now on this is his account. Raises NotTaken
-        where he has another."""
+        where he has another, and for an account that we did not open for him: whoever pays by a payment link can write
+        into its URL for whom that is."""
         customer = await self._desk.customer(customer_id)
         if customer is None:
             log.info("a Checkout session is for no customer of ours")
             return
-        held = customer.stripe_customer_id or await self._desk.link_account(customer_id, account)
+        held = customer.stripe_customer_id
+        if held is None:
+            if await self._sales.owner(account) != customer_id:
+                raise NotTaken(f"a Checkout session names customer {customer_id}, and {account} was not opened for him")
+            held = await self._desk.link_account(customer_id, account)
         if held != account:
             raise NotTaken(
                 f"customer {customer_id} has the account {held}, and a Checkout session was paid by {account}"

@@ -14,7 +14,7 @@ from typing import Protocol
 from gatekeeper.billing.subscriptions import Subscriptions
 from gatekeeper.clock import Clock
 from gatekeeper.config.gateway import Gateway
-from gatekeeper.errors import Code, Fault, Refusal
+from gatekeeper.errors import Code, Fault, FaultKind, Refusal
 from gatekeeper.ports import Mailroom, Outbox
 from gatekeeper.ports.subscriptions import Invoice, Kept, Sales
 from gatekeeper.rules import hints
@@ -27,6 +27,8 @@ from gatekeeper.rules.windows import DAY_MS, HOUR_MS
 
 POLL_S = 1.0
 TOGETHER = 8
+# Stripe waits for an answer for some 20 s, and counts an endpoint that gives none as broken.
+KEEP_S = 5.0
 # A few requests of 10 s, each tried three times at most, and a flush.
 WORK_S = 90.0
 LEASE_MS = 150_000
@@ -36,6 +38,7 @@ GRACE_EVERY_S = 60.0
 MISSED_EVERY_S = 3_600.0
 # Stripe lists events of 30 days: one that was forgotten here is not listed any more.
 KEPT_MS = 40 * DAY_MS
+LISTED_MS = 30 * DAY_MS
 _FORGOTTEN = 500
 # In one turn, so that grace is looked at under a flood.
 _ROUNDS_MAX = 50
@@ -82,7 +85,12 @@ class Webhooks:
             event = hints.read(body, live=self._sales.live)
         except Junk as junk:
             raise Refusal(Code.BAD_REQUEST, f"Not taken: {junk.public}.") from junk
-        return bool(await self._letters.keep_events([event], now_ms))
+        try:
+            async with asyncio.timeout(KEEP_S):
+                return bool(await self._letters.keep_events([event], now_ms))
+        except TimeoutError as cause:
+            # If it is kept after all, it is known when it comes again.
+            raise Fault("ledger", FaultKind.STORE, f"an event was not kept within {KEEP_S:g} s") from cause
 
     async def run(self) -> None:
         """Work for ever; what fails is logged and tried again at the next turn."""
@@ -122,8 +130,11 @@ class Webhooks:
         return worked
 
     async def missed(self) -> int:
-        """Ask Stripe for what could not be delivered, and keep what is new; returns how many that were."""
-        return await self._letters.keep_events(await self._sales.undelivered(), self._clock.now_ms())
+        """Ask Stripe for what could not be delivered, and for all reports on usage, and keep what is new; returns how
+        many that were."""
+        now_ms = self._clock.now_ms()
+        found = [*await self._sales.undelivered(), *await self._sales.reports(now_ms - LISTED_MS)]
+        return await self._letters.keep_events(found, now_ms)
 
     async def _missed(self) -> None:
         now_ms = self._clock.now_ms()
@@ -173,8 +184,10 @@ class Webhooks:
     async def _dead(self, kept: Kept, why: str) -> None:
         log.error("event %s of Stripe is given up: %s", kept.event.id, why)
         told = {"event": kept.event.id, "kind": kept.event.kind, "attempts": kept.attempts, "error": why}
-        news = News(Kind.STRIPE_DEAD, f"stripe_dead_{kept.event.id}", told, personal=False)
-        await self._letters.event_ended(kept, self._clock.now_ms(), error=why, news=(news,))
+        now_ms = self._clock.now_ms()
+        # What is given up a second time is told a second time.
+        news = News(Kind.STRIPE_DEAD, f"stripe_dead_{kept.event.id}_{now_ms}", told, personal=False)
+        await self._letters.event_ended(kept, now_ms, error=why, news=(news,))
 
     # --- what an event means ---
 
@@ -205,14 +218,16 @@ class Webhooks:
             await self._letters.keep_invoices(customer.id, [invoice], self._clock.now_ms(), news)
 
     async def _meter_errors(self, event: Event) -> Sequence[News]:
-        identifiers = await self._sales.rejected(event.id)
+        identifiers, errors = await self._sales.rejected(event.id)
         now_ms, reopened = self._clock.now_ms(), []
         for identifier in identifiers:
             why = f"Stripe took it and did not count it: see event {event.id} there"
             if (batch := await self._letters.reopen_batch(identifier, why, now_ms)) is not None:
                 reopened.append(batch.id)
-        log.error("Stripe did not count all usage (event %s); %d batches are sent again", event.id, len(reopened))
-        told = {"event": event.id, "kind": event.kind, "samples": len(identifiers), "reopened": reopened}
+        said = "Stripe did not count %d events of usage (event %s); %d batches are sent again"
+        log.error(said, errors, event.id, len(reopened))
+        told: dict[str, object] = {"event": event.id, "kind": event.kind, "errors": errors, "samples": len(identifiers)}
+        told["reopened"] = reopened
         return (News(Kind.METER_ERRORS, f"meter_errors_{event.id}", told, personal=False),)
 
 

@@ -9,7 +9,7 @@ from gatekeeper.cli.settings import add_config_flag, with_store
 from gatekeeper.clock import SystemClock
 from gatekeeper.config.gateway import Gateway
 from gatekeeper.money import dollars_text, nano_to_dollars, rounded, units_text
-from gatekeeper.ports import Store
+from gatekeeper.ports import Customer, Store
 from gatekeeper.rules.limits import Window
 from gatekeeper.rules.statements import Statement, statement
 from gatekeeper.rules.windows import DAY_MS, window_bounds
@@ -44,21 +44,25 @@ def run(arguments: argparse.Namespace) -> int:
     at_ms = _instant(arguments.period)
 
     async def work(store: Store, accounts: Accounts, gateway: Gateway) -> Statement:
-        customer = await accounts.customer(arguments.customer_id)
-        plan = gateway.plans.get(customer.plan_id)
-        zone = "UTC" if plan is None or plan.quota is None else plan.quota.zone
-        start_ms, end_ms = window_bounds(Window.BILLING_PERIOD, at_ms, zone=zone, anchor_ms=customer.anchor_ms)
-        assert end_ms is not None
-        lines = await store.statement_lines(customer.id, start_ms, end_ms)
-        told = await store.statement_batches(customer.id, start_ms)
-        return statement(customer.id, customer.plan_id, plan, (start_ms, end_ms), lines, told)
+        return await statement_of(store, gateway, await accounts.customer(arguments.customer_id), at_ms)
 
     found = with_store(arguments, work)
     if arguments.json:
         print_json(statement_json(found))
     else:
-        _show(found)
+        show_statement(found)
     return 0 if found.agrees else 1
+
+
+async def statement_of(store: Store, gateway: Gateway, customer: Customer, at_ms: int) -> Statement:
+    """The billing period of a customer that an instant lies in."""
+    plan = gateway.plans.get(customer.plan_id)
+    zone = "UTC" if plan is None or plan.quota is None else plan.quota.zone
+    start_ms, end_ms = window_bounds(Window.BILLING_PERIOD, at_ms, zone=zone, anchor_ms=customer.anchor_ms)
+    assert end_ms is not None
+    lines = await store.statement_lines(customer.id, start_ms, end_ms)
+    told = await store.statement_batches(customer.id, start_ms)
+    return statement(customer.id, customer.plan_id, plan, (start_ms, end_ms), lines, told)
 
 
 def statement_json(found: Statement) -> dict[str, object]:
@@ -91,7 +95,8 @@ def statement_json(found: Statement) -> dict[str, object]:
     }
 
 
-def _show(found: Statement) -> None:
+def show_statement(found: Statement) -> None:
+    """A statement for people."""
     print(f"{found.customer_id}, plan {found.plan_id}, from {_when(found.start_ms)} to {_when(found.end_ms)} (UTC)\n")
     print_table(
         ("PLAN", "ROUTE", "MODEL", "REQUESTS", "UNITS", "OVERAGE $"),

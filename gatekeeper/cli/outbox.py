@@ -5,6 +5,7 @@ import datetime as dt
 from collections.abc import Sequence
 
 from gatekeeper.accounts import Accounts
+from gatekeeper.cli.charge import add_charge
 from gatekeeper.cli.output import (
     Unusable,
     add_command,
@@ -17,9 +18,9 @@ from gatekeeper.cli.settings import add_config_flag, with_store
 from gatekeeper.clock import SystemClock
 from gatekeeper.config.gateway import Gateway
 from gatekeeper.errors import Code, Refusal
-from gatekeeper.money import units_text
 from gatekeeper.ports import Store
 from gatekeeper.rules.billing import Backlog, Batch, BatchState
+from gatekeeper.web.outbox import backlog_json, batch_json
 
 _HINT = "'gatekeeper outbox list' shows what there is"
 
@@ -50,7 +51,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     known.add_argument("--told", action="store_true", help="the biller has it, or it was charged by hand: it is done")
     known.add_argument("--unsent", action="store_true", help="the biller does not have it: send it without asking")
     retry.set_defaults(run=_retry)
-    for action in (listing, show, retry):
+    charge = add_charge(actions)
+    for action in (listing, show, retry, charge):
         add_config_flag(action)
         add_json_flag(action)
 
@@ -65,7 +67,8 @@ def _list(arguments: argparse.Namespace) -> int:
     found, backlog, whole = with_store(arguments, work)
     now_ms = SystemClock().now_ms()
     if arguments.json:
-        print_json({"backlog": _backlog_json(backlog, whole, now_ms), "batches": [_json(one, now_ms) for one in found]})
+        batches = [batch_json(one, now_ms) for one in found]
+        print_json({"backlog": backlog_json(backlog, whole, now_ms), "batches": batches})
         return 0
     print_table(
         ("BATCH", "CUSTOMER", "UNITS", "STATE", "AGE", "ATTEMPTS", "USED", "LAST ERROR"),
@@ -95,7 +98,7 @@ def _show(arguments: argparse.Namespace) -> int:
         return await _found(store, arguments.batch_id)
 
     batch = with_store(arguments, work)
-    fields = _json(batch, SystemClock().now_ms())
+    fields = batch_json(batch, SystemClock().now_ms())
     if arguments.json:
         print_json(fields)
         return 0
@@ -139,42 +142,6 @@ async def _found(store: Store, batch_id: str) -> Batch:
     if batch is None:
         raise Refusal(Code.NOT_FOUND, f"There is no batch {batch_id!r}.", hint=_HINT)
     return batch
-
-
-def _json(one: Batch, now_ms: int) -> dict[str, object]:
-    return {
-        "batch": one.id,
-        "customer_id": one.customer_id,
-        "meter": one.meter,
-        "identifier": one.identifier,
-        "units": str(one.value),
-        "carried_units": units_text(one.carried_micro),
-        "left_units": units_text(one.left_micro),
-        "period_start_ms": one.period_start_ms,
-        "period_end_ms": one.period_end_ms,
-        "ts_ms": one.ts_ms,
-        "late": one.late,
-        "state": one.state,
-        "age_s": max(0, now_ms - one.created_ms) // 1000,
-        "attempts": one.attempts,
-        "reopened": one.reopened,
-        "created_ms": one.created_ms,
-        "next_ms": one.next_ms,
-        "first_sent_ms": one.first_sent_ms,
-        "sent_ms": one.sent_ms,
-        "error": one.error,
-    }
-
-
-def _backlog_json(backlog: Backlog, whole: Backlog, now_ms: int) -> dict[str, object]:
-    return {
-        "waiting": backlog.waiting,
-        "dead": backlog.dead,
-        "unfrozen": backlog.unfrozen,
-        "without_account": whole.unfrozen - backlog.unfrozen,
-        "oldest_s": backlog.age_s(now_ms),
-        "behind": backlog.is_behind(now_ms),
-    }
 
 
 def _age(ms: int) -> str:

@@ -1,4 +1,4 @@
-"""``gatekeeper stripe``: bring the plans into a Stripe account, or see what differs there.
+"""``gatekeeper stripe``: bring the plans into a Stripe account, or see what differs there; what Stripe has sent.
 
 ``plan`` answers scripts with its exit code, as ``terraform plan -detailed-exitcode`` does: 0 nothing to do, 2 something
 differs, 1 it could not be found out (the configuration is wrong, Stripe is away, or no change could settle it).
@@ -24,6 +24,7 @@ from gatekeeper.cli.output import (
     rendered,
 )
 from gatekeeper.cli.settings import add_config_flag, read_gateway
+from gatekeeper.cli.stripe_events import add_actions
 from gatekeeper.clock import SystemClock
 from gatekeeper.config.gateway import Gateway
 from gatekeeper.diagnostics import Mistakes
@@ -43,7 +44,7 @@ _CODES = "exit codes: 0 nothing to do, 2 something differs, 1 it could not be fo
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the command."""
-    parser = add_command(commands, "stripe", "bring the plans into a Stripe account, or see what differs there")
+    parser = add_command(commands, "stripe", "bring the plans into a Stripe account; see what it has sent")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     plan = add_command(
         actions,
@@ -60,6 +61,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     for action in (plan, doing):
         add_config_flag(action)
         add_json_flag(action)
+    add_actions(actions)
 
 
 def _plan(arguments: argparse.Namespace) -> int:

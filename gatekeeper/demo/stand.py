@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gatekeeper.accounts import KeyWish
@@ -25,6 +25,11 @@ class Stand:
     admin_key: str
 
 
+def paper_of(database: Path) -> Path:
+    """Where the biller of the demo writes: beside the database."""
+    return database.absolute().with_suffix(".paper.jsonl")
+
+
 def demo_gateway(provider_url: str, database: Path, host: str, admin_key: str, plans: Mapping[str, str]) -> Gateway:
     """The demo's configuration; ``plans`` are the texts of the plan files by name. Raises Mistakes."""
     text = (Path(__file__).parent / "gateway.toml").read_text("utf-8")
@@ -37,7 +42,8 @@ def demo_gateway(provider_url: str, database: Path, host: str, admin_key: str, p
         "DEMO_GEMINI_KEY": DEMO_KEYS["gemini"],
         "ADMIN_API_KEY": admin_key,
     }
-    return parse_gateway(text, "demo/gateway.toml", plans, env)
+    gateway = parse_gateway(text, "demo/gateway.toml", plans, env)
+    return replace(gateway, stripe=replace(gateway.stripe, paper=paper_of(database)))
 
 
 async def build_stand(

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from gatekeeper.rules.allowances import Counted
 from gatekeeper.rules.billing import Backlog, Batch, BatchState, Reported
 from gatekeeper.rules.notices import Kind
 from gatekeeper.rules.statements import StatementLine
@@ -92,6 +93,11 @@ class Outbox(Protocol):
         was lost."""
         ...
 
+    async def redate_batch(self, batch: Batch, now_ms: int) -> Batch | None:
+        """It was surely counted nowhere, and the invoice of its period is closed: from now on it is one of the present
+        period, late. Value and identifier stay. None when the lease was lost."""
+        ...
+
     async def reopen_batch(self, identifier: str, error: str, now_ms: int) -> Batch | None:
         """What was accepted was found not to count: send it again under a new identifier, or give it up after
         ``billing.REOPENED_MAX`` times. None where there is no such batch that was sent."""
@@ -114,9 +120,14 @@ class Outbox(Protocol):
         ...
 
     async def batches(
-        self, *, state: BatchState | None = None, customer_id: str | None = None, limit: int = 100
+        self,
+        *,
+        state: BatchState | None = None,
+        customer_id: str | None = None,
+        after: tuple[int, str] | None = None,
+        limit: int = 100,
     ) -> Sequence[Batch]:
-        """The latest first."""
+        """The latest first; ``after`` is the ``created_ms`` and id of the last one seen."""
         ...
 
     async def batch(self, batch_id: str) -> Batch | None:
@@ -141,6 +152,14 @@ class Statements(Protocol):
 
     async def statement_batches(self, customer_id: str, start_ms: int) -> Mapping[str, int]:
         """Units in the batches of the period that began then, by their state."""
+        ...
+
+    async def counted(self, customer_id: str, start_ms: int, since_ms: int, now_ms: int) -> Counted:
+        """What counts against what a subscription item includes: see ``rules.allowances``."""
+        ...
+
+    async def batch_charge_nano(self, batch_id: str) -> int | None:
+        """What the calls of a batch were charged above what their plan includes; None: their rows are gone."""
         ...
 
     async def customers_by_plan(self) -> Mapping[str, int]:

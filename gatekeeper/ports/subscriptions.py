@@ -40,6 +40,36 @@ class Preview(NamedTuple):
     lines: tuple[tuple[str, int, int | None], ...]
 
 
+class Rejected(NamedTuple):
+    """Usage that was accepted and not counted. ``identifiers`` are samples; ``errors`` is how many there were."""
+
+    identifiers: Sequence[str]
+    errors: int
+
+
+class Item(NamedTuple):
+    """An amount for an invoice, in whole cents. ``name`` says what it is for, once and for all."""
+
+    account: str
+    cents: int
+    text: str
+    name: str
+    start_ms: int
+    end_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """An event as it stands. ``next_ms``: when it is worked on next, or when it ended."""
+
+    event: Event
+    state: str
+    received_ms: int
+    next_ms: int
+    attempts: int
+    error: str | None
+
+
 class Kept(NamedTuple):
     """An event that waits, leased. ``attempts`` counts this one, and is the proof of the lease."""
 
@@ -58,6 +88,11 @@ class Sales(Protocol):
 
     async def open_account(self, customer: Customer) -> str:
         """The id of a new account for this customer; the same one for the same customer within a day."""
+        ...
+
+    async def owner(self, account: str) -> str | None:
+        """The customer of ours for whom this account was opened, as is written on it there, where no customer can
+        write; None: it was not opened by us, or is gone."""
         ...
 
     async def subscriptions(self, account: str) -> Sequence[Subscribed]:
@@ -105,8 +140,17 @@ class Sales(Protocol):
         """What could not be delivered to some endpoint in the last 30 days, the oldest first."""
         ...
 
-    async def rejected(self, event_id: str) -> Sequence[str]:
-        """The identifiers of usage that a report of errors names (samples only)."""
+    async def reports(self, since_ms: int) -> Sequence[Event]:
+        """The thin events since then, delivered or not (that cannot be asked), the oldest first."""
+        ...
+
+    async def rejected(self, event_id: str) -> Rejected:
+        """What a report of errors says."""
+        ...
+
+    async def charge(self, item: Item) -> str:
+        """Put an amount on the account's next invoice; the id of what was made, now or by a call before it: one of a
+        ``name`` in an account."""
         ...
 
     async def close(self) -> None:
@@ -161,6 +205,19 @@ class Mailroom(Protocol):
     ) -> None:
         """Without ``error`` it is done, with ``next_ms`` it is tried again then, else it is given up, with ``news``.
         Does nothing when the lease was lost."""
+        ...
+
+    async def letters(self, *, state: str | None = None, limit: int = 100) -> Sequence[Letter]:
+        """The latest first; ``state`` is ``waiting``, ``done`` or ``dead``."""
+        ...
+
+    async def letter(self, event_id: str) -> Letter | None:
+        """One."""
+        ...
+
+    async def retry_events(self, now_ms: int, event_id: str | None = None) -> int:
+        """Begin anew, at once, with what was given up (all of it), or with one event that is not done; returns how
+        many."""
         ...
 
     async def forget_biller_events(self, before_ms: int, limit: int) -> int:

@@ -34,6 +34,8 @@ VALUE_MAX = 10**15 - 1
 BACKLOG_BOUND_MS = HOUR_MS
 # A report that was accepted and later found wrong, this often, needs a person.
 REOPENED_MAX = 3
+# In one minute of one customer: more would have 65,536 sums.
+_UNKNOWN_MAX = 16
 # On what no biller is told of: a plan without a metered price.
 UNTOLD = "-"
 _FIRST_DELAY_MS = 5_000
@@ -133,6 +135,7 @@ class Next(Enum):
     SEND = 1
     COMPARE = 2
     TOO_OLD = 3
+    REDATE = 4
 
 
 class Compared(Enum):
@@ -201,23 +204,32 @@ def stamp(latest_ms: int, period: Target, now_ms: int, items_ms: int = 0) -> int
     return max(period.start_ms, min(ts_ms, period.end_ms - 1))
 
 
+def redated(now_ms: int, anchor_ms: int) -> tuple[int, int, int]:
+    """(start, end, instant) of a batch that goes to the present period."""
+    start_ms, end_ms = window_bounds(Window.BILLING_PERIOD, now_ms, anchor_ms=anchor_ms)
+    assert end_ms is not None
+    return start_ms, end_ms, now_ms
+
+
 def objection(value: int, ts_ms: int, now_ms: int) -> str | None:
     """Why no biller would take such a batch; None: it may be sent."""
     if value > VALUE_MAX:
         return f"{value} units are more than the 15 digits that a biller takes"
     if ts_ms < now_ms - AGE_MAX_MS:
-        return "it was used more than 35 days ago: charge it by hand (an invoice item), then 'outbox retry ID --told'"
+        return "it was used more than 35 days ago: 'outbox charge ID' makes an invoice item of it"
     return None
 
 
 def next_step(batch: Batch, now_ms: int) -> Next:
     """What to do with a batch that is due. The biller refuses an identifier twice for a day only: after that a resend
-    could be counted again, so its own sum is asked first."""
+    could be counted again, so its own sum is asked first. What was never sent until its invoice was closed goes to the
+    present period, as what is frozen too late for it does."""
     if objection(batch.value, batch.ts_ms, now_ms) is not None:
         return Next.TOO_OLD
     if batch.first_sent_ms is not None and now_ms - batch.first_sent_ms > RESEND_SAFE_MS:
         return Next.COMPARE
-    return Next.SEND
+    # Counted nowhere for sure, or it would be counted twice.
+    return Next.REDATE if batch.first_sent_ms is None and arrives_late(batch, now_ms) else Next.SEND
 
 
 def minute_of(ts_ms: int) -> tuple[int, int]:
@@ -228,16 +240,25 @@ def minute_of(ts_ms: int) -> tuple[int, int]:
 
 def compared(batch: Batch, beside: Iterable[Batch], told: int) -> Compared:
     """Whether the biller, who says ``told`` for the minute of ``batch``, has it. ``beside`` are all batches of that
-    customer, meter and minute. Several of unknown fate are only told apart where all or none of them arrived."""
-    known = unknown = 0
+    customer, meter and minute. Several of unknown fate are told apart where only sums with this one, or only sums
+    without it, explain what the biller says."""
+    missing, others = told, []
     for one in beside:
-        if one.id == batch.id or (one.state is not BatchState.SENT and one.first_sent_ms is not None):
-            unknown += one.value
-        elif one.state is BatchState.SENT:
-            known += one.value
-    if told == known:
-        return Compared.HAS_NOT
-    return Compared.HAS_IT if told == known + unknown else Compared.UNCLEAR
+        if one.id == batch.id:
+            continue
+        if one.state is BatchState.SENT:
+            missing -= one.value
+        elif one.first_sent_ms is not None:
+            others.append(one.value)
+    if len(others) > _UNKNOWN_MAX:
+        return Compared.UNCLEAR
+    sums = {0}
+    for value in others:
+        sums |= {each + value for each in sums}
+    with_it, without_it = missing - batch.value in sums, missing in sums
+    if with_it is without_it:
+        return Compared.UNCLEAR
+    return Compared.HAS_IT if with_it else Compared.HAS_NOT
 
 
 def retry_delay_ms(attempts: int, chance: float, retry_after_s: float | None = None) -> int:

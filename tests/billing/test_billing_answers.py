@@ -13,12 +13,51 @@ from gatekeeper.errors import Fault, FaultKind
 from gatekeeper.rules.billing import RESEND_SAFE_MS, BatchState
 
 
-def test_a_batch_that_arrives_after_its_invoice_was_closed_is_told(billing_once):
+def test_what_could_not_be_sent_before_its_invoice_was_closed_goes_to_the_present_period(billing, drift):
+    async def body(stand):
+        start_ms, end_ms = stand.period
+        stand.clock.now_s = end_ms / 1000 - 10
+        await stand.use(5)
+        # The last of these answers is after the end, and before the invoice is closed.
+        stand.biller.script.extend(["down", "throttle"])
+        (frozen,) = await stand.flush()
+        await stand.later(s=30)
+        await stand.later(hours=1.1)
+        (batch,) = await stand.batches()
+        now_ms = stand.clock.now_ms()
+        assert (batch.state, batch.late, batch.attempts) == (BatchState.SENT, True, 3)
+        assert (batch.identifier, batch.value) == (frozen.identifier, frozen.value)
+        assert (frozen.period_start_ms, frozen.late) == (start_ms, False)
+        assert (batch.period_start_ms, batch.ts_ms) == (end_ms, now_ms)
+        assert [one.ts_ms for one in stand.biller.counted] == [now_ms]
+        assert await stand.store.event(f"outbox_late_{batch.id}") is None
+        assert drift(stand) == 0
+
+    billing(body)
+
+
+def test_what_the_sums_do_not_have_goes_to_the_present_period_too(billing, drift):
     async def body(stand):
         _, end_ms = stand.period
         stand.clock.now_s = end_ms / 1000 - 10
         await stand.use(5)
-        stand.biller.script.append("down")
+        stand.biller.script.append("unknown")
+        await stand.flush()
+        await stand.later(hours=25)
+        (batch,) = await stand.batches()
+        assert (batch.state, batch.late, batch.period_start_ms) == (BatchState.SENT, True, end_ms)
+        assert len(stand.biller.summaries) == len(stand.biller.counted) == 1
+        assert drift(stand) == 0
+
+    billing(body)
+
+
+def test_a_batch_that_was_perhaps_counted_keeps_its_period_and_is_told_when_it_arrives_late(billing_once):
+    async def body(stand):
+        _, end_ms = stand.period
+        stand.clock.now_s = end_ms / 1000 - 10
+        await stand.use(5)
+        stand.biller.script.append("unknown")
         await stand.flush()
         await stand.later(hours=1.1)
         (batch,) = await stand.batches()

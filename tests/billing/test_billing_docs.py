@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from billing_account import VARIABLE
+
 from gatekeeper.assembly import REPORT_WAIT_S
 from gatekeeper.billing import outbox
 from gatekeeper.config import parse_gateway
@@ -11,6 +13,8 @@ from gatekeeper.rules import billing
 from gatekeeper.rules.windows import DAY_MS, HOUR_MS
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "billing.md").read_text(encoding="utf-8")
+REAL_PAGE = (Path(__file__).resolve().parents[2] / "docs" / "billing-real-account.md").read_text(encoding="utf-8")
+SUITE = Path(__file__).with_name("test_billing_account.py")
 BLOCKS = dict(re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL))
 GATEWAY = """
 [upstreams.acme]
@@ -20,6 +24,13 @@ name = "acme"
 path = "/acme/chat"
 upstream = "acme"
 """
+
+
+def test_the_page_on_real_accounts_names_every_test_that_asks_one():
+    named = set(re.findall(r"`(test_\w+)`", REAL_PAGE))
+    asking = set(re.findall(r"^def (test_\w+)\(kind\)", SUITE.read_text(encoding="utf-8"), re.MULTILINE))
+    assert named == asking
+    assert f"{VARIABLE}=sk_test_... .venv/bin/pytest -n0 tests/billing/{SUITE.name}" in REAL_PAGE
 
 
 def test_the_configuration_of_the_page_is_read():

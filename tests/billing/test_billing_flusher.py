@@ -6,9 +6,11 @@ Each docstring names the pitfall of metered billing that its test stands for.
 import asyncio
 
 import pytest
+from billing_stand import METER, Stand
 
 from gatekeeper.rules.billing import BatchState
 from gatekeeper.rules.windows import HOUR_MS
+from gatekeeper.stores import open_store
 
 
 def test_no_two_batches_of_a_customer_are_in_flight_at_once(billing, drift):
@@ -176,3 +178,33 @@ def test_how_far_behind_the_outbox_is(billing):
         assert backlog.is_behind(now_ms + HOUR_MS + 2_000)
 
     billing(body)
+
+
+def test_two_writers_on_one_file_wait_for_each_other_and_meet_no_lock_error(billing_once, sqlite_url):
+    """Pitfall 51: a transaction that begins by reading and then writes fails at once where another writer was quicker,
+    however long it may wait. Two connections freeze, claim and settle at the same time; nobody is told of a lock."""
+
+    async def body(stand):
+        other = await open_store(sqlite_url, clock=stand.clock)
+        try:
+            second = Stand(other, stand.clock, stand.biller)
+
+            async def write(one, who):
+                for number in range(25):
+                    await one.use("1.5", call_id=f"{who}-{number}")
+                    # Each reads what is owed, and writes what follows from it.
+                    await one.store.freeze(["ada"], {}, METER, f"{who}-{number}", stand.clock.now_ms())
+                    now_ms = stand.clock.now_ms()
+                    for batch in await one.store.claim_batches(now_ms, now_ms + 1, 5):
+                        await one.store.batch_sent(batch, now_ms)
+
+            await asyncio.gather(write(stand, "a"), write(second, "b"), write(stand, "c"), write(second, "d"))
+            used = await stand.store.usage_total(0, 2**50)
+            (residue,) = (await stand.store.counted("ada", 0, 0, stand.clock.now_ms())).left_micro.values()
+            frozen = sum(batch.value for batch in await stand.store.batches(limit=1_000))
+            assert (used.requests, used.units_micro) == (100, 150_000_000)
+            assert frozen * 1_000_000 + residue == 150_000_000
+        finally:
+            await other.close()
+
+    billing_once(body)

@@ -37,15 +37,20 @@ def test_what_was_used_is_on_paper_when_the_gateway_has_stopped(kind, request, t
     assert start_ms is None or start_ms == lines[0]["period_start_ms"]
 
 
-def test_disabled_sends_nothing_and_the_ledger_is_complete(tmp_path):
-    """Pitfall 50: the flag that turns it off leaves no request, and every call owed."""
+@pytest.mark.parametrize(("flag", "variable"), [("false", None), ("true", "false"), ("true", "0")])
+def test_disabled_sends_nothing_and_the_ledger_is_complete(flag, variable, tmp_path):
+    """Pitfall 50: the flag that turns it off, in the file or in the environment, leaves no request, and every call
+    owed."""
+    variables = {} if variable is None else {"STRIPE_METERING_ENABLED": variable}
     with socket.create_server(("127.0.0.1", 0)) as nobody:
         nobody.setblocking(False)
         routes = (
-            f'{ROUTES}[stripe]\nenabled = false\nsecret_key = "sk_test_0123456789"\n'
-            f'api_base = "http://127.0.0.1:{nobody.getsockname()[1]}"\n'
+            f'{ROUTES}[stripe]\nenabled = {flag}\nsecret_key = "sk_test_0123456789"\n'
+            f'webhook_secrets = ["whsec_0123456789"]\napi_base = "http://127.0.0.1:{nobody.getsockname()[1]}"\n'
         )
-        with running(tmp_path, replays(ANSWER, "application/json"), routes=routes, plans=BILLED) as stand:
+        with running(
+            tmp_path, replays(ANSWER, "application/json"), routes=routes, plans=BILLED, variables=variables
+        ) as stand:
             call(stand)
             stand.record()
             assert stand.house.biller is None

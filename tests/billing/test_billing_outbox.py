@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 from billing_stand import LICENCE, METER, PLAN
+from fakes.past import hold, record, settle
 
 from gatekeeper.rules.billing import BatchState
 from gatekeeper.rules.windows import DAY_MS, HOUR_MS
@@ -162,6 +163,39 @@ def test_what_is_settled_late_is_billed_to_the_present_period(billing, drift, mi
             assert found == [(7, end_ms, True)]
         else:
             assert found == [(5, start_ms, False), (2, end_ms, False)]
+        assert drift(stand) == 0
+
+    billing(body)
+
+
+@pytest.mark.parametrize("minutes", [1, 51])
+def test_a_call_that_ends_while_the_period_turns_counts_where_it_was_admitted(billing, drift, sql, minutes):
+    """Pitfall 31: the new period resets nothing. The quota row is that of the window of admission, whenever the call is
+    settled; its units are billed to that period until its invoice is closed, and then to the present one."""
+
+    async def body(stand):
+        start_ms, end_ms = stand.period
+        stand.clock.now_s = end_ms / 1000 - 1
+        before = {"started_ms": end_ms - 1_000, "ended_ms": end_ms + minutes * 60_000}
+        old = record("old", PLAN.id, 12_500_000, **before)
+        await hold(stand.store, old, PLAN, stand.anchor_ms)
+        stand.clock.now_s = (end_ms + minutes * 60_000) / 1000
+        now_ms = stand.clock.now_ms()
+        new = record("new", PLAN.id, 4_000_000, started_ms=now_ms, ended_ms=now_ms)
+        await hold(stand.store, new, PLAN, stand.anchor_ms)
+        await settle(stand.store, new, PLAN)
+        settled = await settle(stand.store, old, PLAN)
+        # 2.5 above the 10 that the old window includes; the 4 of the new one are no part of it.
+        assert settled.charge_nano == 5_000_000
+        counters = sql(
+            "SELECT start_ms, used, held FROM counter WHERE dimension = 'units' AND subject = 'ada' ORDER BY 1"
+        )
+        assert [tuple(row) for row in counters] == [(start_ms, 12_500_000, 0), (end_ms, 4_000_000, 0)]
+        found = sorted((one.period_start_ms, one.value, one.late) for one in await stand.flush())
+        if minutes == 1:
+            assert found == [(start_ms, 12, False), (end_ms, 4, False)]
+        else:
+            assert found == [(end_ms, 16, True)]
         assert drift(stand) == 0
 
     billing(body)

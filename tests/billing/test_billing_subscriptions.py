@@ -1,11 +1,13 @@
 """Subscriptions through the real SDK against the fake Stripe: what a customer may do follows what he pays for."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from billing_shop import PLANS, URL, Shop, at_shop
 
 from gatekeeper.billing.subscriptions import When
+from gatekeeper.config.gateway import ServerConfig
 from gatekeeper.demo.stripe import Card, Fault
 from gatekeeper.errors import Code, Refusal
 from gatekeeper.rules.limits import Window
@@ -39,6 +41,25 @@ def test_checkout_grants_the_plan_and_its_period_when_stripe_says_that_it_stands
         assert len(await shop.told(Kind.INVOICE_PAID)) == 1
 
     at_shop(store_url, body)
+
+
+@pytest.mark.parametrize("public_url", ["https://gateway.example", "https://llm.example:8443/below"])
+def test_both_pages_of_stripe_lead_back_to_the_portal_under_the_public_url(public_url, sqlite_url):
+    async def body(shop: Shop) -> None:
+        shop.gateway = replace(shop.gateway, server=ServerConfig(public_url=public_url))
+        await shop.subscriptions.checkout("ada", "starter")
+        (session,) = shop.fake.objects("checkout.session")
+        assert session["success_url"] == f"{public_url}/portal?checkout=done"
+        assert session["cancel_url"] == f"{public_url}/portal?checkout=left"
+        await shop.subscriptions.portal("ada")
+        (visit,) = shop.fake.objects("billing_portal.session")
+        assert visit["return_url"] == f"{public_url}/portal"
+        shop.gateway = replace(shop.gateway, server=ServerConfig())
+        for asked in (shop.subscriptions.checkout("ada", "starter"), shop.subscriptions.portal("ada")):
+            with pytest.raises(Refusal, match="Nobody could come back"):
+                await asked
+
+    at_shop(sqlite_url, body)
 
 
 def test_a_customer_at_stripe_is_made_once_and_is_found_again(store_url):
@@ -200,8 +221,11 @@ def test_an_upgrade_is_at_once_and_no_unit_is_lost(store_url):
     at_shop(store_url, body)
 
 
-def test_in_classic_mode_a_plan_changes_at_the_periods_end_only(sqlite_url):
-    """Pitfall 47, the other modes: a metered price that goes is not invoiced in classic mode, at its end it is."""
+@pytest.mark.parametrize("when", [When.NOW, When.PERIOD_END])
+@pytest.mark.parametrize("mode", ["flexible", "classic", None])
+def test_no_change_of_plan_loses_usage_in_any_billing_mode(mode, when, sqlite_url):
+    """Pitfall 47, the matrix: a metered price that goes at once is not invoiced in classic mode, nor where no mode is
+    said in an account that is still on an old version; so there a plan changes at the period's end only."""
 
     async def body(shop: Shop) -> None:
         await shop.subscriptions.checkout("ada", "starter")
@@ -209,17 +233,26 @@ def test_in_classic_mode_a_plan_changes_at_the_periods_end_only(sqlite_url):
         params = {
             "customer": (await shop.customer()).stripe_customer_id,
             "items": [{"price": prices.licensed}, {"price": prices.metered}],
-            "billing_mode": {"type": "classic"},
         }
-        await shop.sales._client.v1.subscriptions.create_async(params)
+        if mode is not None:
+            params["billing_mode"] = {"type": mode}
+        options = {} if mode is not None else {"stripe_version": "2025-08-27.basil"}
+        made = await shop.sales._client.v1.subscriptions.create_async(params, options)
         await shop.settle()
         await shop.use("ada", 300)
-        with pytest.raises(Refusal, match="never be invoiced"):
-            await shop.subscriptions.change("ada", "pro", When.NOW)
-        await shop.subscriptions.change("ada", "pro", When.PERIOD_END)
+        (one,) = await shop.sales.subscriptions((await shop.customer()).stripe_customer_id)
+        assert (one.id, one.flexible) == (made.id, mode == "flexible")
+        if when is When.NOW and not one.flexible:
+            with pytest.raises(Refusal, match="never be invoiced"):
+                await shop.subscriptions.change("ada", "pro", when)
+            assert (await shop.customer()).plan_id == "starter"
+        else:
+            await shop.subscriptions.change("ada", "pro", when)
+        await shop.use("ada", 7)
         await shop.advance(days=32)
-        assert (await shop.customer()).plan_id == "pro"
-        assert shop.fake.invoiced_units() == 300
+        moved = when is When.PERIOD_END or one.flexible
+        assert (await shop.customer()).plan_id == ("pro" if moved else "starter")
+        assert shop.fake.metered_units() == shop.fake.invoiced_units() == 307
 
     at_shop(sqlite_url, body)
 

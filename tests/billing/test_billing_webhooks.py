@@ -268,6 +268,99 @@ def test_usage_that_stripe_rejects_later_is_sent_again(sqlite_url):
     at_shop(sqlite_url, body)
 
 
+def test_reports_on_usage_that_never_came_are_asked_for(sqlite_url):
+    """Pitfall 15: thin events are listed, delivered or not; what is known is not worked on again."""
+
+    async def body(shop: Shop) -> None:
+        await shop.subscribe("ada", "starter")
+        await shop.use("ada", 300)
+        await shop.flush()
+        (batch,) = await shop.store.batches()
+        shop.fake.reject_meter_event(batch.identifier)
+        shop.fake.report_meter_errors()
+        for delivery in shop.fake.take_deliveries():
+            shop.fake.lose(delivery)
+        assert await shop.webhooks.missed() == 1
+        assert await shop.webhooks.turn() == 1
+        assert await shop.webhooks.missed() == 0
+        await shop.flush()
+        assert shop.fake.metered_units() == 300
+        assert len(await shop.told(Kind.METER_ERRORS)) == 1
+
+    at_shop(sqlite_url, body)
+
+
+def test_a_checkout_by_somebody_else_that_names_a_customer_gives_him_nothing(store_url):
+    """Whoever pays by a payment link can write any ``client_reference_id`` into its URL."""
+
+    async def body(shop: Shop) -> None:
+        sessions = shop.sales._client.v1.checkout.sessions
+        prices = (await shop.subscriptions._shelf.sold()).prices["enterprise"]
+        mallory = await shop.sales._client.v1.customers.create_async({"email": "mallory@example.com"})
+        await shop.enter("mel")
+        mel = await shop.sales.open_account(await shop.customer("mel"))
+        for account in (mallory.id, mel):
+            line = {"price": prices.licensed, "quantity": 1}
+            params = {"mode": "subscription", "customer": account, "client_reference_id": "ada", "line_items": [line]}
+            made = await sessions.create_async({**params, "success_url": "https://pay.example/"})
+            shop.fake.complete_checkout(made.id)
+        await shop.settle()
+        for name in ("ada", "mel"):
+            # Neither is the account taken for ada's, nor is mel given what nobody linked.
+            assert (await shop.customer(name)).stripe_customer_id is None
+            assert (await shop.customer(name)).plan_id == "free"
+        dead = await shop.store.letters(state="dead")
+        assert {one.event.kind for one in dead} == {"checkout.session.completed"}
+        assert all("was not opened for him" in one.error for one in dead)
+        assert len(dead) == len(await shop.told(Kind.STRIPE_DEAD)) == 2
+
+    at_shop(store_url, body)
+
+
+def test_an_account_that_we_opened_is_found_again_by_its_checkout(sqlite_url):
+    """As after a crash between the two, or from a backup: the account names its customer."""
+
+    async def body(shop: Shop) -> None:
+        await shop.subscriptions.checkout("ada", "starter")
+        account = (await shop.customer()).stripe_customer_id
+        await shop.store.update_customer(replace(await shop.customer(), stripe_customer_id=None))
+        shop.fake.complete_checkout(shop.fake.objects("checkout.session")[0]["id"])
+        await shop.settle()
+        found = await shop.customer()
+        assert (found.stripe_customer_id, found.plan_id) == (account, "starter")
+        assert await shop.sales.owner(account) == "ada"
+        await shop.sales._client.v1.customers.delete_async(account)
+        assert await shop.sales.owner(account) is None
+
+    at_shop(sqlite_url, body)
+
+
+def test_an_event_that_was_given_up_is_worked_on_when_a_person_says_so(store_url):
+    async def body(shop: Shop) -> None:
+        await shop.subscriptions.checkout("ada", "starter")
+        shop.fake.complete_checkout(shop.fake.objects("checkout.session")[0]["id"])
+        await shop.fake.deliver(shop.receive)
+        (first, *_) = waiting = await shop.store.letters(state="waiting")
+        now_ms = shop.clock.now_ms()
+        for kept in await shop.store.claim_events(now_ms, now_ms + 1, 100):
+            await shop.store.event_ended(kept, now_ms, error="no such thing")
+        dead = await shop.store.letters(state="dead")
+        assert {one.event.id for one in dead} == {one.event.id for one in waiting}
+        assert {(one.attempts, one.error) for one in dead} == {(1, "no such thing")}
+        assert await shop.webhooks.turn() == 0
+        assert await shop.store.retry_events(now_ms, first.event.id) == 1
+        assert await shop.webhooks.turn() == 1
+        # What is done is not begun anew; all that is dead is.
+        assert await shop.store.retry_events(now_ms, first.event.id) == 0
+        assert await shop.store.retry_events(now_ms) == len(dead) - 1
+        assert await shop.webhooks.turn() == len(dead) - 1
+        assert (await shop.store.letter(first.event.id)).state == "done"
+        assert await shop.store.letter("evt_none") is None
+        assert (await shop.customer()).plan_id == "starter"
+
+    at_shop(store_url, body)
+
+
 def test_an_event_waits_while_stripe_is_away_and_is_given_up_in_the_end(store_url):
     async def body(shop: Shop) -> None:
         await shop.subscriptions.checkout("ada", "starter")

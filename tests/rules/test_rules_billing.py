@@ -138,12 +138,42 @@ def test_sums_of_a_minute_tell_what_arrived():
     assert billing.compared(BATCH, beside(), 8) is Compared.UNCLEAR
     assert billing.compared(BATCH, beside((5, sent, 1)), 5) is Compared.HAS_NOT
     assert billing.compared(BATCH, beside((5, sent, 1)), 12) is Compared.HAS_IT
-    # Another of unknown fate: told apart where both arrived, or neither.
+    # Another of unknown fate: told apart by what it comes to, and not where both come to the same.
     assert billing.compared(BATCH, beside((5, waiting, 1)), 12) is Compared.HAS_IT
     assert billing.compared(BATCH, beside((5, waiting, 1)), 0) is Compared.HAS_NOT
-    assert billing.compared(BATCH, beside((5, waiting, 1)), 7) is Compared.UNCLEAR
+    assert billing.compared(BATCH, beside((5, waiting, 1)), 7) is Compared.HAS_IT
+    assert billing.compared(BATCH, beside((5, waiting, 1)), 5) is Compared.HAS_NOT
+    assert billing.compared(BATCH, beside((7, waiting, 1)), 7) is Compared.UNCLEAR
+    assert billing.compared(BATCH, beside((3, waiting, 1), (4, BatchState.DEAD, 1)), 7) is Compared.UNCLEAR
+    assert billing.compared(BATCH, beside(*[(1, waiting, 1)] * 17), 0) is Compared.UNCLEAR
     # One that was never sent is not there.
     assert billing.compared(BATCH, beside((5, waiting, None)), 7) is Compared.HAS_IT
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.booleans(), st.booleans()), max_size=8), st.booleans())
+def test_whatever_arrived_a_sum_is_never_misread(others, arrived):
+    """Each other one: its units, whether we know that it arrived, and whether it did."""
+    beside, told = [BATCH], BATCH.value * arrived
+    for number, (value, known, counted) in enumerate(others):
+        state = BatchState.SENT if known else BatchState.WAITING
+        beside.append(replace(BATCH, id=f"b{number}", value=value, state=state, first_sent_ms=1))
+        told += value * (known or counted)
+    found = billing.compared(BATCH, beside, told)
+    assert found in (Compared.UNCLEAR, Compared.HAS_IT if arrived else Compared.HAS_NOT)
+    if all(known for _, known, _ in others):
+        assert found is not Compared.UNCLEAR
+
+
+def test_what_was_counted_nowhere_is_dated_anew_when_its_invoice_is_closed():
+    end_ms = BATCH.period_end_ms
+    closed_ms = end_ms + billing.FINAL_MS + 1
+    assert billing.next_step(BATCH, closed_ms - 1) is Next.SEND
+    assert billing.next_step(BATCH, closed_ms) is Next.REDATE
+    assert billing.next_step(replace(BATCH, first_sent_ms=closed_ms - 1), closed_ms) is Next.SEND
+    # What was late from the beginning has its date after the end of what it was used in.
+    assert billing.next_step(replace(BATCH, ts_ms=end_ms), closed_ms) is Next.SEND
+    start_ms, until_ms, ts_ms = billing.redated(closed_ms, BATCH.period_start_ms)
+    assert start_ms <= ts_ms == closed_ms < until_ms
 
 
 def test_attempts_are_further_and_further_apart_and_never_sooner_than_asked():

@@ -89,7 +89,12 @@ class Happenings:
     def list_thin(self, params: Mapping[str, Any]) -> Stored:
         """v2 events, newest first, in one page."""
         kinds = params.get("types") or []
-        found = [event for event in self.account.shelf(THIN).values() if not kinds or event["type"] in kinds]
+        since = params.get("created", {}).get("gte", "")
+        found = [
+            event
+            for event in self.account.shelf(THIN).values()
+            if (not kinds or event["type"] in kinds) and event["created"] >= since
+        ]
         return {"data": found[::-1][: params.get("limit", 20)], "next_page_url": None, "previous_page_url": None}
 
 

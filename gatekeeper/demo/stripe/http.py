@@ -91,7 +91,7 @@ class Door:
         return logged
 
     async def _answer(self, logged: Request) -> Answer:
-        held = None
+        held, counted = None, False
         try:
             fault = self.faults.next(logged.method, logged.path)
             if fault is not None and not fault.applied and fault.kind is not Kind.SLOW:
@@ -99,6 +99,7 @@ class Door:
             self._authenticate(logged)
             if (logged.method, logged.path) == ("POST", METER_EVENTS):
                 self._count_meter_call(logged, 1)
+                counted = True
                 held = self._usage.lock(logged.params)
             if self.latency_s:
                 await asyncio.sleep(self.latency_s)
@@ -113,7 +114,7 @@ class Door:
         finally:
             if held is not None:
                 self._usage.unlock(held)
-            if (logged.method, logged.path) == ("POST", METER_EVENTS):
+            if counted:
                 self._count_meter_call(logged, -1)
 
     def _failed(self, fault: Fault, logged: Request) -> Answer:
