@@ -20,7 +20,7 @@ from gatekeeper.clock import SystemClock
 from gatekeeper.errors import Fault, FaultKind
 from gatekeeper.ports import Extension, Progress, Settled, Settlement
 from gatekeeper.proxy.settle import Settler
-from gatekeeper.stores.database import AskAll, AskMany, Database, Rows, Step, Steps, Work
+from gatekeeper.stores.database import AskAll, AskEach, AskMany, Database, Rows, Stamp, Step, Steps, Work
 from gatekeeper.stores.journal import FileJournal
 from gatekeeper.stores.lane import Lane
 from gatekeeper.stores.migrate import migrate
@@ -94,7 +94,9 @@ class LethalDatabase:
             step = next(steps)
             while True:
                 for part in _parts(step):
-                    self._points.at(f"before {getattr(part, 'query', 'script')}")
+                    # A stamp reads nothing that anybody could lose.
+                    if not isinstance(part, Stamp):
+                        self._points.at(f"before {_named(part)}")
                     rows = yield part
                 step = steps.send(rows)
         except StopIteration as end:
@@ -108,6 +110,12 @@ def _parts(step: Step) -> list[Step]:
     if isinstance(step, AskAll):
         return [AskMany(part.query, part.rows) for part in step.parts]
     return [step]
+
+
+def _named(step: Step) -> str:
+    if isinstance(step, AskEach):
+        return " and ".join(part.query for part in step.parts)
+    return getattr(step, "query", "script")
 
 
 class LethalJournal(FileJournal):

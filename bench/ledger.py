@@ -6,6 +6,7 @@ Run as ``python -m bench.ledger``, or with URLs of empty databases. Each settle 
 import argparse
 import asyncio
 import os
+import random
 import sqlite3
 import tempfile
 import time
@@ -49,6 +50,7 @@ T = TypeVar("T")
 
 CONCURRENT = 32
 CUSTOMERS = 8
+PACE_S = 0.1
 SECONDS_MAX = 22.0
 UNITS = 1_000_000
 PLAN = Plan(
@@ -167,9 +169,35 @@ async def measure(url: str, seconds: float, *, shared: bool) -> tuple[float, str
     return len(settles) / took, f"hold {_times(holds)}   settle {_times(settles)}"
 
 
+async def paced(url: str, seconds: float) -> str:
+    """How long a hold and a settle take where calls last as long as calls do: each of the callers has one open all the
+    time, for PACE_S on average. The hold is what a first byte waits for."""
+    store = await open_store(url, clock=SystemClock())
+    chance = random.Random(1)
+    holds: list[float] = []
+    settles: list[float] = []
+    now_s = time.perf_counter
+    start = now_s()
+
+    async def caller(number: int) -> None:
+        await asyncio.sleep(PACE_S * chance.random())
+        for wanted in orders(number, lambda: now_s() - start >= seconds, shared=False):
+            before = now_s()
+            await store.hold(wanted)
+            holds.append(now_s() - before)
+            await asyncio.sleep(PACE_S * (0.5 + chance.random()))
+            before = now_s()
+            await store.settle(settlement(wanted, wanted.now_ms + 1))
+            settles.append(now_s() - before)
+
+    await asyncio.gather(*(caller(number) for number in range(CONCURRENT)))
+    await store.close()
+    return f"{len(settles) / seconds:8.0f} calls/s   hold {_times(holds)}   settle {_times(settles)}"
+
+
 def _times(found: list[float]) -> str:
     ordered = sorted(found)
-    return f"{ordered[len(ordered) // 2] * 1000:5.1f} / {ordered[len(ordered) * 99 // 100] * 1000:5.1f} ms"
+    return f"{ordered[len(ordered) // 2] * 1000:5.2f} / {ordered[len(ordered) * 99 // 100] * 1000:5.2f} ms"
 
 
 _BARE = "CREATE TABLE bare (id TEXT PRIMARY KEY, customer TEXT NOT NULL, units BIGINT NOT NULL, note TEXT NOT NULL)"
@@ -202,7 +230,7 @@ async def bare(url: str, seconds: float) -> float:
 
 
 def report(url: str, seconds: float) -> None:
-    """Three lines for one database, which is used for nothing else."""
+    """Four lines for one database, which is used for nothing else."""
     name = url.split(":")[0]
     load = os.getloadavg()[0]
     print(f"{name}  (load {load:.1f} on {os.cpu_count()} cores; {CONCURRENT} callers; median / 99 %)", flush=True)
@@ -215,6 +243,7 @@ def report(url: str, seconds: float) -> None:
         f"  with one limit for all calls   {together:8.0f} calls/s   {times}   ({together / alone:.2f} of it)",
         flush=True,
     )
+    print(f"  calls of {PACE_S * 1000:.0f} ms, {CONCURRENT} open     {_run(paced(url, seconds / 2))}", flush=True)
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
@@ -250,8 +279,8 @@ def main() -> None:
     asked = words.parse_args()
     with nullcontext(asked.urls) if asked.urls else databases() as urls:
         for url in urls:
-            # Each database is measured for 2 1/4 times that.
-            report(url, min(asked.seconds, SECONDS_MAX / 2.25 / len(urls)))
+            # Each database is measured for 2 3/4 times that.
+            report(url, min(asked.seconds, SECONDS_MAX / 2.75 / len(urls)))
 
 
 if __name__ == "__main__":

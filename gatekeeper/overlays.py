@@ -14,11 +14,26 @@ from zoneinfo import ZoneInfo
 
 from gatekeeper.clock import Clock
 from gatekeeper.config.gateway import Gateway
-from gatekeeper.config.limits import LimitMode
+from gatekeeper.config.limits import LimitMode, no_pair
 from gatekeeper.errors import Code, Fault, Refusal
 from gatekeeper.ports import Customer, Store
-from gatekeeper.rules.declared import EACH, UNDER_CUSTOMER, DeclaredLimit
-from gatekeeper.rules.limits import DOLLARS, REQUESTS, UNITS, CounterKey, Mode, Scope, StockLimit, Window
+from gatekeeper.rules.declared import EACH, UNDER_CUSTOMER, DeclaredLimit, is_one
+from gatekeeper.rules.latches import mistake
+from gatekeeper.rules.limits import (
+    DOLLARS,
+    REQUESTS,
+    UNITS,
+    CounterKey,
+    Mode,
+    Release,
+    Scope,
+    Scoped,
+    StockLimit,
+    Window,
+    parts_of,
+    scope_named,
+    subjects_of,
+)
 from gatekeeper.rules.lines import Resets
 from gatekeeper.rules.overlays import Family, Overlay, Snapshot, Standing, limit_id, overlaid, standing
 from gatekeeper.rules.windows import DAY_MS, window_bounds
@@ -56,6 +71,7 @@ class Wish:
     mode: str | None = None
     zone: str | None = None
     name: str | None = None
+    release: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +83,7 @@ class Change:
     mode: str | None = None
     zone: str | None = None
     name: str | None = None
+    release: str | None = None
 
 
 class Limits:
@@ -148,13 +165,18 @@ class Limits:
             return self.find(known.id)
         raise Refusal(Code.CONFLICT, "An operator has set this limit already.", hint=f"change it: {fresh.id}")
 
+    async def vet(self, wish: Wish) -> None:
+        """Raises Refusal for what ``create`` would refuse, but for a subject that is yet to be made."""
+        await self.refresh()
+        await self._overlay(wish, made=False)
+
     async def put(self, wish: Wish) -> Standing:
         """Set a limit, whether an operator has set it before or not; the last word counts."""
         await self.refresh()
         fresh = await self._overlay(wish)
         if not any(each.id == fresh.id for each in self._snapshot.overlays):
             return await self.create(wish)
-        return await self.change(fresh.id, Change(True, wish.cap, wish.mode, wish.zone, wish.name))
+        return await self.change(fresh.id, Change(True, wish.cap, wish.mode, wish.zone, wish.name, wish.release))
 
     async def change(self, name: str, change: Change, *, tag: str | None = None) -> Standing:
         """Change a limit, or lay an operator's over one that is declared. ``tag`` is the state that is meant; without
@@ -221,8 +243,8 @@ class Limits:
 
     # --- what can be asked for ---
 
-    async def _overlay(self, wish: Wish) -> Overlay:
-        scope = _one_of(Scope, "scope", wish.scope)
+    async def _overlay(self, wish: Wish, *, made: bool = True) -> Overlay:
+        scope = read_scope(wish.scope)
         subject = EACH if scope is Scope.GLOBAL and wish.subject in ("", "*") else wish.subject
         family, span = _span(wish)
         name = limit_id(family, scope, subject, wish.dimension, span)
@@ -247,15 +269,16 @@ class Limits:
             wish.zone or (limit.zone if isinstance(limit, StockLimit) else "UTC"),
             now_ms,
             now_ms,
+            release=_release(wish.release) or (limit.release if isinstance(limit, StockLimit) else Release.WINDOW),
         )
         self._check(overlay, own_name=wish.name is not None)
-        if family is Family.RATE and (wish.mode or wish.zone):
-            raise Refusal(Code.BAD_REQUEST, "A rate limit has neither mode nor zone.")
-        if subject != EACH:
+        if family is Family.RATE and (wish.mode or wish.zone or wish.release):
+            raise Refusal(Code.BAD_REQUEST, "A rate limit has no mode, zone or release.")
+        if subject != EACH and made:
             await self._check_exists(scope, subject)
         return overlay
 
-    async def _quota(self, scope: Scope, subject: str, dimension: str, span: str) -> StockLimit | None:
+    async def _quota(self, scope: Scoped, subject: str, dimension: str, span: str) -> StockLimit | None:
         """The quota of that customer's plan, where it counts the same."""
         if scope is not Scope.CUSTOMER or subject == EACH:
             return None
@@ -272,11 +295,10 @@ class Limits:
         others = (each.declared.limit.name for each in self.standing() if each.id != overlay.id)
         if own_name and overlay.name in others:
             raise Refusal(Code.BAD_REQUEST, f"Another limit is named {overlay.name!r}.")
-        shape = _UNDER if scope in UNDER_CUSTOMER else _MODEL if scope is Scope.MODEL else _SUBJECT
         if scope is Scope.GLOBAL and subject != EACH:
             raise Refusal(Code.BAD_REQUEST, "The scope global has no subjects.")
-        if not shape.fullmatch(subject):
-            raise Refusal(Code.BAD_REQUEST, f"subject is no name of a {scope}.")
+        if subject != EACH:
+            check_subject(scope, subject)
         routes = self._declared().router.routes
         meters = {UNITS, REQUESTS, DOLLARS, *(f"{UNITS}:{meter}" for route in routes for meter in route.meters)}
         if overlay.dimension not in meters:
@@ -286,13 +308,24 @@ class Limits:
         if overlay.family is Family.RATE and overlay.cap == 0:
             hint = "a limit of 0 in the window total shuts out"
             raise Refusal(Code.BAD_REQUEST, "A rate limit is a number above 0.", hint=hint)
+        if overlay.family is Family.STOCK:
+            window = Window(overlay.span)
+            limit = StockLimit(overlay.name, scope, overlay.dimension, window, overlay.cap, overlay.mode)
+            wrong = mistake(replace(limit, release=overlay.release))
+            if wrong is not None:
+                raise Refusal(Code.BAD_REQUEST, f"{wrong[0]}: {wrong[1]}.", hint=wrong[2])
         try:
             ZoneInfo(overlay.zone)
         except (ValueError, OSError, KeyError) as cause:
             raise Refusal(Code.BAD_REQUEST, f"{overlay.zone[:40]!r} is no known time zone.") from cause
 
-    async def _check_exists(self, scope: Scope, subject: str) -> None:
+    async def _check_exists(self, scope: Scoped, subject: str) -> None:
         """A limit on a name that is spelled wrongly would never count anything."""
+        for part, one in zip(parts_of(scope), subjects_of(scope, subject), strict=True):
+            if one != EACH:
+                await self._check_one(part, one)
+
+    async def _check_one(self, scope: Scope, subject: str) -> None:
         gateway = self._declared()
         exists = True
         if scope is Scope.PLAN:
@@ -307,13 +340,14 @@ class Limits:
             what = Scope.CUSTOMER if scope in UNDER_CUSTOMER else scope
             raise Refusal(Code.BAD_REQUEST, f"There is no {what} {subject.partition('/')[0][:64]!r}.")
 
-    async def customer_of(self, scope: Scope, subject: str) -> Customer | None:
+    async def customer_of(self, scope: Scoped, subject: str) -> Customer | None:
         """Whose plan and billing period a subject has; None where it is nobody's."""
-        if scope is Scope.KEY:
-            key = await self._store.key(subject)
-            return None if key is None else await self._store.customer(key.customer_id)
-        if scope is Scope.CUSTOMER or (scope in UNDER_CUSTOMER and "/" in subject):
-            return await self._store.customer(subject.partition("/")[0])
+        for part, one in zip(parts_of(scope), subjects_of(scope, subject), strict=False):
+            if part is Scope.KEY:
+                key = await self._store.key(one)
+                return None if key is None else await self._store.customer(key.customer_id)
+            if part is Scope.CUSTOMER or (part in UNDER_CUSTOMER and "/" in one):
+                return await self._store.customer(one.partition("/")[0])
         return None
 
 
@@ -332,22 +366,47 @@ def window_of(limit: StockLimit, customer: Customer | None, now_ms: int) -> tupl
 
 def _subject_of(found: Standing, subject: str | None) -> str:
     """The one subject whose count is meant."""
-    mine = found.declared.subject
-    if found.scope is Scope.GLOBAL:
+    mine, scope = found.declared.subject, found.scope
+    if scope is Scope.GLOBAL:
         return "*"
-    if mine == EACH or (found.scope in UNDER_CUSTOMER and "/" not in mine):
-        under = found.scope in UNDER_CUSTOMER
-        if not subject or (under and "/" not in subject):
-            shape = f"customer/{found.scope}" if under else f"the {found.scope}"
-            raise Refusal(
-                Code.BAD_REQUEST, f"This limit counts each {found.scope}: subject must say which, as {shape}."
-            )
-        if not (_UNDER if under else _MODEL).fullmatch(subject):
-            raise Refusal(Code.BAD_REQUEST, f"subject is no name of a {found.scope}.")
+    if not is_one(scope, mine):
+        if not subject or not is_one(scope, subject):
+            shape = whole_shape(scope)
+            raise Refusal(Code.BAD_REQUEST, f"This limit counts each {scope}: subject must say which, as {shape}.")
+        check_subject(scope, subject)
         return subject
     if subject not in (None, mine):
         raise Refusal(Code.BAD_REQUEST, f"This limit counts {mine!r} only.")
     return mine
+
+
+def read_scope(text: str) -> Scoped:
+    """A scope or a pair by its name. Raises Refusal."""
+    try:
+        return scope_named(text)
+    except ValueError as cause:
+        if "," in text:
+            raise Refusal(Code.BAD_REQUEST, f"{text[:40]!r} is no pair of scopes.", hint=no_pair(text[:80])) from cause
+        raise Refusal(
+            Code.BAD_REQUEST, f"scope is one of {', '.join(Scope)}, or two of them, as in user,model."
+        ) from cause
+
+
+def whole_shape(scope: Scoped) -> str:
+    """How a single subject of a scope is written."""
+    return ",".join(f"customer/{part}" if part in UNDER_CUSTOMER else f"the {part}" for part in parts_of(scope))
+
+
+def check_subject(scope: Scoped, subject: str) -> None:
+    """Raises Refusal for what can be no subject of that scope."""
+    parts, found = parts_of(scope), subjects_of(scope, subject)
+    if len(found) != len(parts) or all(one == EACH for one in found):
+        hint = 'both with a comma between them, one of which may be "each"; or "each"'
+        raise Refusal(Code.BAD_REQUEST, f"The scope {scope} counts pairs.", hint=hint)
+    for part, one in zip(parts, found, strict=True):
+        shape = _UNDER if part in UNDER_CUSTOMER else _MODEL if part is Scope.MODEL else _SUBJECT
+        if not shape.fullmatch(one):
+            raise Refusal(Code.BAD_REQUEST, f"subject is no name of a {part}.")
 
 
 def _span(wish: Wish) -> tuple[Family, str]:
@@ -367,6 +426,10 @@ def _one_of(kind: type[K], field: str, text: str) -> K:
         raise Refusal(Code.BAD_REQUEST, f"{field} is one of {', '.join(kind)}.") from cause
 
 
+def _release(text: str | None) -> Release | None:
+    return None if text is None else _one_of(Release, "release", text)
+
+
 def _mode(text: str | None) -> Mode | None:
     if text is None:
         return None
@@ -381,15 +444,15 @@ def _mode(text: str | None) -> Mode | None:
 def _changed(found: Standing, change: Change, now_ms: int) -> Overlay:
     before, limit = found.overlay, found.declared.limit
     stock = limit if isinstance(limit, StockLimit) else None
-    if stock is None and (change.mode or change.zone):
-        raise Refusal(Code.BAD_REQUEST, "A rate limit has neither mode nor zone.")
+    if stock is None and (change.mode or change.zone or change.release):
+        raise Refusal(Code.BAD_REQUEST, "A rate limit has no mode, zone or release.")
     if before is None:
-        scope, dimension, span = found.declared.row
+        _, dimension, span = found.declared.row
         before = Overlay(
             found.id,
             found.family,
             limit.name,
-            Scope(scope),
+            found.scope,
             found.declared.subject,
             dimension,
             str(span),
@@ -398,6 +461,7 @@ def _changed(found: Standing, change: Change, now_ms: int) -> Overlay:
             stock.zone if stock else "UTC",
             now_ms,
             now_ms,
+            release=stock.release if stock else Release.WINDOW,
         )
     return replace(
         before,
@@ -405,6 +469,7 @@ def _changed(found: Standing, change: Change, now_ms: int) -> Overlay:
         cap=change.cap if change.new_cap else before.cap,
         mode=_mode(change.mode) or before.mode,
         zone=change.zone or before.zone,
+        release=_release(change.release) or before.release,
         updated_ms=now_ms,
     )
 
@@ -422,7 +487,7 @@ def _warns(found: Standing) -> bool:
     return isinstance(found.declared, DeclaredLimit) and found.declared.limit.mode is Mode.WARN
 
 
-def _made_name(scope: Scope, subject: str, dimension: str, span: str) -> str:
+def _made_name(scope: Scoped, subject: str, dimension: str, span: str) -> str:
     """A name that no file gives by itself."""
     parts = ["admin", scope.value, *(() if subject == EACH else (subject,)), dimension, span]
     text = "".join(

@@ -295,6 +295,8 @@ class ServerConfig:
     trusted_proxies: tuple[str, ...] = ()
     keep_alive_s: float = 75.0
     drain_s: float = 30.0
+    # Who brings it may read /metrics from elsewhere.
+    metrics_token: Secret | None = None
 
     def trusts(self, host: str | None) -> bool:
         """Whether a peer's forwarding headers are believed: it is one of ``trusted_proxies``, which are addresses and
@@ -305,6 +307,8 @@ class ServerConfig:
             address = ipaddress.ip_address(host or "")
         except ValueError:
             return False
+        # So a socket for both kinds of address names a peer of the older one.
+        address = getattr(address, "ipv4_mapped", None) or address
         return any(address in ipaddress.ip_network(each) for each in self.trusted_proxies)
 
 
@@ -326,10 +330,12 @@ class LedgerConfig:
 
 @dataclass(frozen=True, slots=True)
 class CostsConfig:
-    """``ceiling`` is set where ``unpriced`` is CEILING: what is taken for the price of a model that has none."""
+    """``ceiling`` is set where ``unpriced`` is CEILING: what is taken for the price of a model that has none.
+    ``tokenizer``: estimates count the input's tokens where the model's tokenizer is installed."""
 
     unpriced: Unpriced = Unpriced.REFUSE
     ceiling: TokenPrice | None = None
+    tokenizer: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,17 +367,24 @@ class WebhookTarget:
 
 
 @dataclass(frozen=True, slots=True)
-class MailTarget:
-    """A mail server, and to whom it is to send. ``to`` empty: to the customer whom an event is about."""
+class MailServer:
+    """A mail server, and in whose name mail goes out."""
 
     host: str
     port: int
     security: MailSecurity
     sender: str
-    to: tuple[str, ...] = ()
     user: str | None = None
     password: Secret | None = None
     ca_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MailTarget:
+    """Mail to ``to``; empty: to the customer whom an event is about."""
+
+    server: MailServer
+    to: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,6 +430,8 @@ class Gateway:
     keys: KeysConfig = KeysConfig()
     ledger: LedgerConfig = LedgerConfig()
     admin_key: Secret | None = None
+    # What tokens are signed with; None: a secret that we make, in a file beside the database.
+    jwt_secret: Secret | None = None
     limits: tuple[DeclaredLimit, ...] = ()
     rates: tuple[DeclaredRate, ...] = ()
     # Never configured: what operators did to the counts of limits while the gateway ran.
@@ -424,6 +439,7 @@ class Gateway:
     prices: tuple[PriceOverride, ...] = ()
     costs: CostsConfig = CostsConfig()
     notifications: tuple[Notification, ...] = ()
+    mail: MailServer | None = None
     stripe: StripeConfig = StripeConfig()
     # What is declared under [[usage_shapes]], with the built-in ones behind it; empty means the built-in ones alone.
     usage_shapes: tuple[Shape, ...] = ()

@@ -4,7 +4,7 @@ The rule: two limits that count the same thing for the same subject in the same 
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from gatekeeper.config.amounts import CAPS, zone
@@ -13,7 +13,20 @@ from gatekeeper.config.reading import Cell, Table, Wrong, read_cell
 from gatekeeper.diagnostics import suggest
 from gatekeeper.money import MICRO_PER_UNIT
 from gatekeeper.rules.declared import EACH, UNDER_CUSTOMER, DeclaredLimit, DeclaredRate
-from gatekeeper.rules.limits import UNITS, Mode, RateLimit, Scope, StockLimit, Window
+from gatekeeper.rules.latches import mistake
+from gatekeeper.rules.limits import (
+    UNITS,
+    Mode,
+    Pair,
+    RateLimit,
+    Release,
+    Scope,
+    Scoped,
+    StockLimit,
+    Window,
+    parts_of,
+    scope_named,
+)
 
 limit_name = word(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", "1 to 64 letters, digits, '.', '_' or '-'")
 
@@ -83,7 +96,9 @@ def read_stock(table: Table, names: Names | None) -> DeclaredLimit:
         mode=Mode(mode.value),
         zone=table.take("zone", zone, "UTC"),
         soft_at=soft_at(table, soft=mode is LimitMode.SOFT),
+        release=table.take("release", choice(Release), Release.WINDOW),
     )
+    check_windows(table, limit)
     table.finish()
     return DeclaredLimit(limit, subject)
 
@@ -116,6 +131,14 @@ def soft_at(table: Table, *, soft: bool) -> int:
         hint = 'mode = "soft", or when_used = "soft" in a quota'
         table.file.complain((*table.path, "soft_at"), "only a soft limit has a soft_at", hint, at_key=True)
     return percent
+
+
+def check_windows(table: Table, limit: StockLimit) -> None:
+    """Complain about a window or a release that nobody whom the limit counts has."""
+    wrong = mistake(limit)
+    if wrong is not None:
+        key, message, hint = wrong
+        table.file.complain((*table.path, key), message, hint)
 
 
 def complain_of_twins(
@@ -151,7 +174,7 @@ def _counts(each: DeclaredLimit | DeclaredRate) -> tuple[object, ...]:
     return (*each.row, each.subject, Mode.BLOCK if mode is Mode.OVERAGE else mode)
 
 
-def _name(scope: Scope, subject: str, dimension: str, span: str) -> str:
+def _name(scope: Scoped, subject: str, dimension: str, span: str) -> str:
     parts = [scope.value, *(() if subject == EACH else (subject,)), dimension, span]
     return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in "-".join(parts))[:64]
 
@@ -178,11 +201,11 @@ def _mode(cell: Cell) -> LimitMode:
     return choice(LimitMode)(cell)
 
 
-def _whom(table: Table, names: Names | None) -> tuple[Scope, str]:
-    scope = table.take("scope", choice(Scope), Scope.CUSTOMER if names is None else None)
+def _whom(table: Table, names: Names | None) -> tuple[Scoped, str]:
+    scope: Scoped | None = table.take("scope", _scope, Scope.CUSTOMER if names is None else None)
     if scope is None:
         if not table.has("scope"):
-            hint = f"one of {', '.join(each.value for each in Scope)}"
+            hint = f"one of {', '.join(each.value for each in Scope)}, or two of them: user,model"
             table.file.complain(table.path, "'scope' is missing here", hint, at_key=True)
         table.has("subject")
         return Scope.CUSTOMER, EACH
@@ -196,10 +219,49 @@ def _whom(table: Table, names: Names | None) -> tuple[Scope, str]:
     return scope, EACH if cell is None else read_cell(cell, lambda cell: _subject(cell, scope, names), EACH)
 
 
-def _subject(cell: Cell, scope: Scope, names: Names) -> str:
+def _scope(cell: Cell) -> Scoped:
+    written = text(cell)
+    if "," not in written:
+        return choice(Scope)(cell)
+    if written not in set(Pair):
+        raise Wrong(f"{written!r} is no pair of scopes", no_pair(written))
+    return scope_named(written)
+
+
+def no_pair(written: str) -> str:
+    """Why two scopes are none of the pairs, or what was meant."""
+    pairs = [each.value for each in Pair]
+    parts = sorted((part.strip() for part in written.split(",")), key=lambda part: [*Scope, part].index(part))
+    if ",".join(parts) in pairs:
+        return f"write {','.join(parts)!r}: one spelling of each, and the model last"
+    if len(parts) == 2 and len(set(parts)) == 2 and set(parts) <= set(Scope):
+        if parts[0] == Scope.GLOBAL:
+            return f"{parts[1]!r} alone says the same"
+        if parts[0] == Scope.CUSTOMER:
+            return f"{parts[1]!r} alone says the same: users, agents and keys are a customer's own"
+        return "a [[limits]] in the plan's own file holds for each of its customers"
+    return suggest(",".join(parts), pairs) or f"one of {' '.join(pairs)}"
+
+
+def _subject(cell: Cell, scope: Scoped, names: Names) -> str:
     written = text(cell)
     if written == EACH:
         return EACH
+    if isinstance(scope, Scope):
+        return _one_subject(cell, scope, names)
+    parts = parts_of(scope)
+    found = written.split(",", 1)
+    if len(found) < len(parts):
+        hint = f'"each", or both with a comma between them, as in "each,{written}"'
+        raise Wrong(f"the scope {scope.value} counts pairs, and this is one subject", hint)
+    for part, one in zip(parts, found, strict=True):
+        if one != EACH:
+            _one_subject(replace(cell, value=one), part, names)
+    return EACH if found == [EACH, EACH] else written
+
+
+def _one_subject(cell: Cell, scope: Scope, names: Names) -> str:
+    written = text(cell)
     if scope is Scope.GLOBAL:
         raise Wrong("the scope global has no subjects", "take it away: all calls count together", at_key=True)
     known: Mapping[Scope, Collection[str]] = {Scope.ROUTE: names.routes, Scope.PLAN: names.plans}

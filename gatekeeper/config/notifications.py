@@ -10,8 +10,9 @@ from enum import StrEnum
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from gatekeeper.config.gateway import MailSecurity, MailTarget, Notification, Secret, WebhookTarget
+from gatekeeper.config.gateway import MailServer, MailTarget, Notification, Secret, WebhookTarget
 from gatekeeper.config.kinds import choice, many, text, whole, word
+from gatekeeper.config.mail import HOST, LOOPBACK, address_of, server_of
 from gatekeeper.config.reading import Cell, Table, Wrong, read_cell
 from gatekeeper.config.variables import Variables
 from gatekeeper.diagnostics import Severity, suggest
@@ -20,13 +21,8 @@ from gatekeeper.rules.notices import DEFAULT_THRESHOLDS, Kind, Subscription
 # Standard Webhooks, "Signature scheme": keys of 24 to 64 bytes.
 _SECRET_BYTES_MIN, _SECRET_BYTES_MAX = 24, 64
 _SECRET_HINT = "whsec_ and the base64 of 32 random bytes: echo whsec_$(openssl rand -base64 32)"
-_PORTS = {MailSecurity.STARTTLS: 587, MailSecurity.TLS: 465, MailSecurity.NONE: 25}
 _CUSTOMER = "customer"
 _NAME = word(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", "1 to 64 letters, digits, '.', '_' or '-'")
-# What a usual mail server takes; nothing that could be read as a second address or another header.
-_ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
-_HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._:-]{0,252})")
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 # Above 100: how far an overage quota or a warning was passed.
 _THRESHOLD_MAX = 1_000
 
@@ -98,33 +94,9 @@ def _webhook(table: Table, variables: Variables, directory: Path) -> WebhookTarg
 
 
 def _mail(table: Table, variables: Variables, directory: Path) -> MailTarget | None:
-    host = table.need("host", lambda cell: _host(cell, variables), None, 'host = "smtp.example.com"')
-    security = table.take("tls", choice(MailSecurity), MailSecurity.STARTTLS)
-    port = table.take("port", whole(1, 65_535), _PORTS[security])
-    user = table.take("user", variables.text, None)
-    password = table.take("password", variables.text, None)
-    sender = table.need("from", lambda cell: _address(cell, variables), None, 'from = "billing@example.com"')
+    server = server_of(table, variables, directory)
     to = table.need("to", lambda cell: _to(cell, variables), None, 'to = "customer", or addresses of operators')
-    ca_file = table.take("ca_file", variables.text, None)
-    written = {"user", "password"} & table.values.keys()
-    if len(written) == 1:
-        missing = ({"user", "password"} - written).pop()
-        table.file.complain((*table.path, *written), f"{missing!r} is missing beside it", at_key=True)
-    if password is not None and security is MailSecurity.NONE and host not in _LOOPBACK:
-        message = "this password goes over the network in the clear"
-        table.file.complain((*table.path, "password"), message, 'tls = "starttls"', severity=Severity.WARNING)
-    if host is None or sender is None or to is None:
-        return None
-    return MailTarget(
-        host=host,
-        port=port,
-        security=security,
-        sender=sender,
-        to=to,
-        user=user,
-        password=None if password is None else Secret(password),
-        ca_file=None if ca_file is None else directory / ca_file,
-    )
+    return None if server is None or to is None else MailTarget(MailServer(**server), to)
 
 
 def _kinds(cell: Cell) -> tuple[Kind, ...]:
@@ -155,11 +127,11 @@ def _url(cell: Cell, variables: Variables) -> Secret:
         raise Wrong("the host or the port of this URL cannot be read", hint) from None
     if parts.scheme not in ("http", "https"):
         raise Wrong("this URL begins neither with http:// nor with https://", hint)
-    if not _HOST.fullmatch(host) or port == 0:
+    if not HOST.fullmatch(host) or port == 0:
         raise Wrong("this URL has no host that could be called", hint)
     if parts.username is not None or parts.password is not None or parts.fragment:
         raise Wrong("this URL holds a user, a password or a fragment", "what is sent is signed: see secret")
-    if parts.scheme == "http" and host not in _LOOPBACK:
+    if parts.scheme == "http" and host not in LOOPBACK:
         message = "what is sent here can be read by whoever is on the way"
         cell.file.complain(cell.path, message, "https:// encrypts it", severity=Severity.WARNING)
     return Secret(url)
@@ -190,30 +162,11 @@ def _secrets(cell: Cell, variables: Variables) -> tuple[Secret, ...]:
     return many(lambda one: _secret(one, variables))(cell)
 
 
-def _host(cell: Cell, variables: Variables) -> str:
-    host = variables.text(cell)
-    if not _HOST.fullmatch(host):
-        raise Wrong("this is no name of a mail server", 'without port or scheme: "smtp.example.com"')
-    return host
-
-
-def _address(cell: Cell, variables: Variables) -> str:
-    address = variables.text(cell)
-    if not is_address(address):
-        raise Wrong("this is no e-mail address", 'the address alone, as in "billing@example.com"')
-    return address
-
-
 def _to(cell: Cell, variables: Variables) -> tuple[str, ...]:
     """Addresses; none for the customer."""
     if isinstance(cell.value, str):
-        return () if variables.text(cell) == _CUSTOMER else (_address(cell, variables),)
-    addresses = [read_cell(entry, lambda one: _address(one, variables), None) for entry in cell.entries()]
+        return () if variables.text(cell) == _CUSTOMER else (address_of(cell, variables),)
+    addresses = [read_cell(entry, lambda one: address_of(one, variables), None) for entry in cell.entries()]
     if not addresses:
         raise Wrong("nobody would be told", 'to = "customer", or the addresses of operators')
     return tuple(address for address in addresses if address is not None)
-
-
-def is_address(text: str) -> bool:
-    """Whether this is one e-mail address of the usual shape, and nothing besides."""
-    return len(text) <= 254 and _ADDRESS.fullmatch(text) is not None

@@ -13,12 +13,12 @@ from gatekeeper.config.amounts import dollars, per, unit_cap, zone
 from gatekeeper.config.examples import fail_examples
 from gatekeeper.config.failover import chains
 from gatekeeper.config.kinds import choice, figure, flag, text, whole
-from gatekeeper.config.limits import complain_of_twins, read_rate, read_stock, soft_at
+from gatekeeper.config.limits import check_windows, complain_of_twins, read_rate, read_stock, soft_at
 from gatekeeper.config.reading import Cell, Table, TomlFile, Wrong
 from gatekeeper.diagnostics import Severity, suggest
 from gatekeeper.money import MICRO_PER_UNIT, Price, dollars_text, units_to_micro
 from gatekeeper.rules.declared import DeclaredLimit
-from gatekeeper.rules.limits import UNITS, Mode, Scope, StockLimit, Window
+from gatekeeper.rules.limits import UNITS, Mode, Release, Scope, StockLimit, Window
 from gatekeeper.rules.plans import DISABLE, Example, Plan
 
 # A million is the quantity that provider price lists are written in, so people compare plans there.
@@ -155,7 +155,9 @@ def _quota(cell: Cell) -> StockLimit:
         mode=Mode(mode.value),
         zone=table.take("zone", zone, "UTC"),
         soft_at=soft_at(table, soft=mode is Exhausted.SOFT),
+        release=table.take("release", choice(Release), Release.WINDOW),
     )
+    check_windows(table, limit)
     table.finish()
     return limit
 

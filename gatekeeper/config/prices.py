@@ -8,11 +8,12 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
+from importlib.util import find_spec
 from itertools import pairwise
 
 from gatekeeper.config.amounts import day, dollars, per
 from gatekeeper.config.gateway import CostsConfig, Unpriced
-from gatekeeper.config.kinds import choice, text, whole, word
+from gatekeeper.config.kinds import choice, flag, text, whole, word
 from gatekeeper.config.reading import Cell, Table, Wrong
 from gatekeeper.diagnostics import suggest
 from gatekeeper.rules.prices import (
@@ -65,8 +66,16 @@ def read_costs(table: Table) -> CostsConfig:
     elif cell is not None:
         said = table.take("unpriced", _unpriced, UnpricedWord.REFUSE)
         found = CostsConfig(Unpriced(said.value))
+    found = replace(found, tokenizer=table.take("tokenizer", _tokenizer, False))
     table.finish()
     return found
+
+
+def _tokenizer(cell: Cell) -> bool:
+    wanted = flag(cell)
+    if wanted and find_spec("rs_bpe") is None:
+        raise Wrong("counting tokens needs a package that is not installed", "pip install 'gatekeeper[tokenizer]'")
+    return wanted
 
 
 def _unpriced(cell: Cell) -> UnpricedWord:

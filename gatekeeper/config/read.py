@@ -6,18 +6,20 @@ The rule: everything that is wrong in all of the files is said at once, in the o
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path, PurePath
+from typing import Any
 
 from gatekeeper.config.budgets import with_budgets
 from gatekeeper.config.dotenv import read_dotenv
 from gatekeeper.config.gateway import Gateway
 from gatekeeper.config.kinds import text as text_kind
 from gatekeeper.config.limits import Names, check_meter, read_limits
+from gatekeeper.config.mail import read_mail, with_alerts
 from gatekeeper.config.notifications import read_notifications
 from gatekeeper.config.plans import check_on_cancel, read_plan, warn_of_dear_overage
 from gatekeeper.config.prices import read_costs, read_prices
 from gatekeeper.config.reading import Table, TomlFile
 from gatekeeper.config.routes import Around, read_routes
-from gatekeeper.config.settings import read_admin, read_database, read_keys, read_ledger, read_server
+from gatekeeper.config.settings import read_admin, read_database, read_jwt_secret, read_keys, read_ledger, read_server
 from gatekeeper.config.stripe import read_stripe
 from gatekeeper.config.upstreams import read_upstreams
 from gatekeeper.config.variables import Variables
@@ -31,13 +33,19 @@ FILE_BYTES_MAX = 4 * 1024 * 1024
 DEFAULT_PLANS = "plans"
 
 
-def load_gateway(path: Path, env: Mapping[str, str]) -> Gateway:
-    """The gateway of ``path`` with the plans beside it and, if present, the ``.env`` file beside it.
+def load_gateway(
+    path: Path, env: Mapping[str, str], *, text: str | None = None, plans: Mapping[str, str] | None = None
+) -> Gateway:
+    """The gateway of ``path`` with the plans beside it and, if present, the ``.env`` file beside it. ``text`` and
+    ``plans`` (file name -> text) stand in the place of what is on the disk; a text that somebody sent does not say
+    which other files are read.
 
     ``env`` is the process's environment and beats ``.env``. Raises Mistakes with everything that is wrong.
     """
     mistakes: list[Mistake] = []
-    text = _file_text(path, "gatekeeper init writes a first one, with plans", mistakes)
+    sent = text is not None
+    if text is None:
+        text = _file_text(path, "gatekeeper init writes a first one, with plans", mistakes)
     if text is None:
         raise Mistakes(mistakes)
     dotenv = path.with_name(".env")
@@ -47,7 +55,9 @@ def load_gateway(path: Path, env: Mapping[str, str]) -> Gateway:
         mistakes += wrong
         env = {**more, **env}
     file = TomlFile(text, str(path))
-    plans = _plan_texts(file, path.parent, mistakes)
+    if plans is None:
+        of_disk = TomlFile(_file_text(path, "", []) or "", str(path)) if sent else file
+        plans = _plan_texts(file, of_disk.values.get("plans", DEFAULT_PLANS), path.parent, mistakes)
     return _gateway(file, text, plans, env, path.parent, mistakes)
 
 
@@ -82,6 +92,7 @@ def _gateway(
     server = read_server(top.table("server"), variables, outside)
     database = read_database(top.table("database"), variables, directory, outside)
     admin_key = read_admin(top.table("admin"), variables)
+    jwt_secret = read_jwt_secret(variables, outside)
     ledger = read_ledger(top.table("ledger"), directory)
     # A plan whose file is wrong exists all the same.
     keys = read_keys(top.table("keys"), server, frozenset(read))
@@ -94,6 +105,7 @@ def _gateway(
     _check_plan_meters(plans, plan_files, meters)
     prices, costs = read_prices(top, upstreams), read_costs(top.table("costs"))
     notifications = read_notifications(top, variables, directory)
+    mail = read_mail(top.table("mail"), variables, directory)
     stripe = read_stripe(top.table("stripe"), variables, directory, outside)
     check_on_cancel(plans, plan_files)
     usage_shapes = _usage_shapes(top)
@@ -110,11 +122,13 @@ def _gateway(
         keys=keys,
         ledger=ledger,
         admin_key=admin_key,
+        jwt_secret=jwt_secret,
         limits=limits,
         rates=rates,
         prices=prices,
         costs=costs,
-        notifications=notifications,
+        notifications=with_alerts(notifications, mail),
+        mail=mail,
         stripe=stripe,
         usage_shapes=usage_shapes,
         warnings=mistakes,
@@ -156,10 +170,15 @@ def _generation(text: str, plans: Mapping[str, str], variables: Variables) -> st
     return digest.hexdigest()[:16]
 
 
-def _plan_texts(file: TomlFile, directory: Path, mistakes: list[Mistake]) -> dict[str, str]:
-    """The texts of all plans/*.toml. A missing directory is a mistake in gateway.toml."""
+def _plan_texts(file: TomlFile, allowed: Any, directory: Path, mistakes: list[Mistake]) -> dict[str, str]:
+    """The texts of all plans/*.toml. A missing directory is a mistake in gateway.toml; so is another one than
+    ``allowed``: what is found there would be shown in mistakes, to somebody who need not have a right to see it."""
     written = file.values.get("plans", DEFAULT_PLANS)
     if file.broken or not isinstance(written, str):
+        return {}
+    if written != allowed:
+        hint = "send the plans along, or change the file"
+        file.complain(("plans",), "a text that is sent can name no other directory than the file does", hint)
         return {}
     folder = directory / written
     if not folder.is_dir():

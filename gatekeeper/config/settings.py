@@ -13,7 +13,7 @@ from gatekeeper.config.gateway import Durability, KeysConfig, LedgerConfig, OnLe
 from gatekeeper.config.kinds import choice, flag, many, seconds, text, whole, word
 from gatekeeper.config.reading import Cell, Table, Wrong
 from gatekeeper.config.variables import Variables, in_environment
-from gatekeeper.diagnostics import Mistake, suggest
+from gatekeeper.diagnostics import Mistake, Source, suggest
 
 DEFAULT_DATABASE = "sqlite:///gatekeeper.sqlite"
 _DATABASE_HINT = 'as in "sqlite:///gatekeeper.sqlite" or "postgresql://user@host/name"'
@@ -47,9 +47,15 @@ def read_server(table: Table, variables: Variables, mistakes: list[Mistake]) -> 
         trusted_proxies=table.take("trusted_proxies", many(_network), ()),
         keep_alive_s=table.take("keep_alive_s", seconds, defaults.keep_alive_s),
         drain_s=table.take("drain_s", seconds, defaults.drain_s),
+        metrics_token=_secret(table.take("metrics_token", variables.maybe, ""), variables.override("METRICS_TOKEN")),
     )
     table.finish()
     return server
+
+
+def _secret(written: str, beaten: tuple[str, Source] | None) -> Secret | None:
+    found = beaten[0] if beaten is not None else written
+    return Secret(found) if found else None
 
 
 def read_database(table: Table, variables: Variables, directory: Path, mistakes: list[Mistake]) -> Secret:
@@ -98,6 +104,20 @@ def read_admin(table: Table, variables: Variables) -> Secret | None:
     beaten = variables.override("ADMIN_API_KEY")
     found = beaten[0] if beaten is not None else key
     return Secret(found) if found else None
+
+
+def read_jwt_secret(variables: Variables, mistakes: list[Mistake]) -> Secret | None:
+    """JWT_SECRET. None: one is made and kept. A wrong one goes to ``mistakes``."""
+    found = variables.override("JWT_SECRET")
+    if found is None:
+        return None
+    value, source = found
+    # RFC 7518, section 3.2: as long as the hash.
+    if len(value.encode("utf-8", "surrogateescape")) < 32:
+        hint = "at least 32 random letters, as from: openssl rand -hex 32"
+        mistakes.append(in_environment(source, "JWT_SECRET is too short to sign with", hint))
+        return None
+    return Secret(value)
 
 
 def read_ledger(table: Table, directory: Path) -> LedgerConfig:

@@ -4,8 +4,8 @@ The rule: a message names the variable and never its value. ``${NAME:-default}``
 sign. As in a shell, a variable that is empty counts as not set.
 
 Overriding now: PORT, DATABASE_URL, ADMIN_API_KEY, GLOBAL_BUDGET_CENTS, DEFAULT_USER_BUDGET_CENTS,
-DEFAULT_AGENT_BUDGET_CENTS, DEFAULT_DAILY_BUDGET, STRIPE_SECRET_KEY, STRIPE_WEBHOOK_SECRET, STRIPE_METERING_ENABLED.
-The variables of rooms that are not built yet (JWT_SECRET) are not read and do no harm.
+DEFAULT_AGENT_BUDGET_CENTS, DEFAULT_DAILY_BUDGET, STRIPE_SECRET_KEY, STRIPE_WEBHOOK_SECRET, STRIPE_METERING_ENABLED,
+JWT_SECRET.
 """
 
 import hashlib

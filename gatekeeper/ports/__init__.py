@@ -7,6 +7,7 @@ Money is nano-dollars, units are millionths, times are epoch milliseconds, all i
 from typing import Protocol
 
 from gatekeeper.ports.accounts import Customer, Customers, Holder, Key, Keys
+from gatekeeper.ports.alerts import Alerts
 from gatekeeper.ports.audit import Audit, Entry, Holding
 from gatekeeper.ports.billing import Biller, Outbox, Statements
 from gatekeeper.ports.catalogue import Catalogue, Made
@@ -17,10 +18,12 @@ from gatekeeper.ports.ledger import (
     CounterState,
     Extension,
     HoldOrder,
+    InFlight,
     Journal,
     Journaled,
     Ledger,
     Progress,
+    RecordFilter,
     Settled,
     Settlement,
     UsageDay,
@@ -29,10 +32,14 @@ from gatekeeper.ports.ledger import (
     UsageTotal,
 )
 from gatekeeper.ports.operators import Overlays, Spending
+from gatekeeper.ports.people import Deed, Login, Logins, Repeats, Role, Session, Sessions, Trail
+from gatekeeper.ports.reports import RecordsFound, Reports, Rollups
 from gatekeeper.ports.subscriptions import Mailroom, Standings
 from gatekeeper.ports.upstreams import Incoming, Outgoing, RawHeaders, Upstream
+from gatekeeper.tallies import Tallies
 
 __all__ = [
+    "Alerts",
     "Attempt",
     "Audit",
     "Biller",
@@ -41,6 +48,7 @@ __all__ = [
     "CounterState",
     "Customer",
     "Customers",
+    "Deed",
     "Deliveries",
     "Entry",
     "Events",
@@ -48,12 +56,15 @@ __all__ = [
     "HoldOrder",
     "Holder",
     "Holding",
+    "InFlight",
     "Incoming",
     "Journal",
     "Journaled",
     "Key",
     "Keys",
     "Ledger",
+    "Login",
+    "Logins",
     "Made",
     "Mailroom",
     "Outbox",
@@ -61,12 +72,21 @@ __all__ = [
     "Overlays",
     "Progress",
     "RawHeaders",
+    "RecordFilter",
+    "RecordsFound",
+    "Repeats",
+    "Reports",
+    "Role",
+    "Rollups",
+    "Session",
+    "Sessions",
     "Settled",
     "Settlement",
     "Spending",
     "Standings",
     "Statements",
     "Store",
+    "Trail",
     "Upstream",
     "UsageDay",
     "UsageQuery",
@@ -80,17 +100,33 @@ class Store(
     Keys,
     Ledger,
     UsageQuery,
+    Audit,
     Events,
     Deliveries,
     Overlays,
     Spending,
+    Reports,
+    Rollups,
     Outbox,
     Statements,
     Standings,
     Mailroom,
+    Logins,
+    Sessions,
+    Trail,
+    Repeats,
+    Alerts,
     Protocol,
 ):
     """All roles at once, as assembly hands them around."""
+
+    def count_in(self, tallies: Tallies) -> None:
+        """From now on batches are counted there."""
+        ...
+
+    async def in_flight(self) -> InFlight:
+        """How much is held and waits to be told, of all processes."""
+        ...
 
     async def ping(self) -> None:
         """Raises Fault when the database does not answer."""

@@ -58,12 +58,15 @@ class Customers(Protocol):
         """One customer, or None."""
         ...
 
-    async def customers(self, *, after: str = "", limit: int = 100) -> Sequence[Customer]:
-        """In the order of their ids, those after ``after``."""
+    async def customers(
+        self, *, after: str = "", limit: int = 100, find: str | None = None, plan_id: str | None = None
+    ) -> Sequence[Customer]:
+        """In the order of their ids, those after ``after``; with ``find`` those in whose id, name, email or account at
+        the biller it stands, in letters of any case (ASCII), with ``plan_id`` those on that plan."""
         ...
 
-    async def update_customer(self, customer: Customer) -> bool:
-        """Replaces all fields but id and created_ms; False when there is none."""
+    async def update_customer(self, customer: Customer, before: Customer | None = None) -> bool:
+        """Replaces all fields but id and created_ms; False when there is none, or it is not (any more) ``before``."""
         ...
 
 
@@ -88,6 +91,14 @@ class Keys(Protocol):
 
     async def revoke_key(self, key_id: str, now_ms: int) -> bool:
         """False when there is no such key; revoking twice keeps the first time."""
+        ...
+
+    async def expire_key(self, key_id: str, expires_ms: int) -> bool:
+        """Let a key end then, or before if it was to end before; False when there is none that still is good."""
+        ...
+
+    async def revoke_keys(self, customer_id: str, now_ms: int) -> int:
+        """Revoke all keys of a customer; returns how many were not yet."""
         ...
 
     async def touch_keys(self, last_used_ms: Mapping[str, int]) -> None:

@@ -72,3 +72,7 @@ class Audit(Protocol):
         """A page of a customer's records, in the order of their admission; ``after`` is the last one's ``started_ms``
         and ``call_id``."""
         ...
+
+    async def latest(self, before: tuple[int, str], *, limit: int = 100) -> Sequence[Entry]:
+        """A page of everybody's records before a place (``started_ms`` and ``call_id``), latest admission first."""
+        ...

@@ -55,9 +55,16 @@ class Deliveries(Protocol):
         ...
 
     async def deliveries(
-        self, *, event_id: str | None = None, state: str | None = None, target: str | None = None, limit: int = 100
+        self,
+        *,
+        event_id: str | None = None,
+        state: str | None = None,
+        target: str | None = None,
+        after: tuple[int, str, str] | None = None,
+        limit: int = 100,
     ) -> Sequence[Delivery]:
-        """Latest event first."""
+        """Latest event first; ``after`` is the ``created_ms`` and id of the event of the last one seen, and its
+        target."""
         ...
 
     async def event(self, event_id: str) -> Event | None:

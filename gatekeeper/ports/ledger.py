@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from gatekeeper.frozen import record
 from gatekeeper.meters.reading import Mark, Outcome
@@ -191,6 +191,15 @@ class BucketState:
     spent: int
 
 
+class InFlight(NamedTuple):
+    """What is held, and what waits to be told, of all processes."""
+
+    holds: int
+    output_tokens: int
+    deliveries_waiting: int
+    deliveries_dead: int
+
+
 class Ledger(Protocol):
     """Holds and settles. Every method is one transaction; each raises Fault (world ``ledger``) when it cannot."""
 
@@ -283,6 +292,28 @@ class UsageDay:
     total: UsageTotal
 
 
+@dataclass(frozen=True, slots=True)
+class RecordFilter:
+    """Which records are asked for; None takes any. Bounds as of ``UsageQuery``. A user or agent is told by its own
+    name, a model by its whole one."""
+
+    customer_id: str | None = None
+    key_id: str | None = None
+    user_id: str | None = None
+    agent_id: str | None = None
+    plan_id: str | None = None
+    route: str | None = None
+    model: str | None = None
+    outcome: str | None = None
+    source: str | None = None
+    status: int | None = None
+    # 4 for 400 to 499; and a part of the call's id.
+    status_class: int | None = None
+    call_id: str | None = None
+    start_ms: int = 0
+    end_ms: int = 2**62
+
+
 class UsageQuery(Protocol):
     """Reading what was used. Bounds: ``start_ms`` inclusive, ``end_ms`` exclusive, on the time of admission."""
 
@@ -304,6 +335,13 @@ class UsageQuery(Protocol):
 
     async def attempts(self, call_id: str) -> Sequence[Attempt]:
         """The tries that did not serve a call, in order."""
+        ...
+
+    async def find_records(
+        self, wanted: RecordFilter, *, after: tuple[int, str] | None = None, limit: int = 100
+    ) -> Sequence[UsageRecord]:
+        """Latest first, as they were appended; ``after`` is the ``started_ms`` and ``call_id`` of the last one seen. A
+        filter that few records pass reads all of the time between its bounds."""
         ...
 
     async def records(

@@ -18,13 +18,15 @@ from gatekeeper.proxy.call import Admitted, Call, Caller, Candidate, Rereadable
 from gatekeeper.proxy.candidates import Asked, candidates, content, is_priced
 from gatekeeper.proxy.choosing import Chooser
 from gatekeeper.proxy.costs import Costs
+from gatekeeper.proxy.counting import Count, counted
 from gatekeeper.proxy.denials import refusal_of, soft_refusal
+from gatekeeper.proxy.exhausted import Exhausted
 from gatekeeper.proxy.newcomers import Newcomers
 from gatekeeper.proxy.outage import NOTE, Outage, Trial
 from gatekeeper.proxy.pieces import Pieces
 from gatekeeper.proxy.soft import SoftCaps
 from gatekeeper.rules.downgrade import cheaper
-from gatekeeper.rules.limits import DOLLARS, CounterKey, Denied, Granted, Mode, RateLine, Reason, Scope, StockLine
+from gatekeeper.rules.limits import DOLLARS, CounterKey, Denied, Granted, Mode, RateLine, Reason, StockLine, names_model
 from gatekeeper.rules.lines import Bounds, Subject, dearest, rate_lines, stock_lines
 from gatekeeper.rules.plans import Plan
 from gatekeeper.rules.requests import Ask, other_case, read_ask, twin
@@ -48,7 +50,11 @@ class Admission:
         soft: SoftCaps | None = None,
         outage: Outage,
         newcomers: Newcomers,
+        exhausted: Exhausted | None = None,
+        count: Count | None = None,
     ) -> None:
+        self._count = count
+        self._exhausted = exhausted
         self._newcomers = newcomers
         self._soft = soft
         self._outage = outage
@@ -92,6 +98,8 @@ class Admission:
         if metered:
             _check_deciding_names(call, holder, plan, body)
             _check_background(ask)
+            if self._count is not None and body.parsed is not None and call.gateway.costs.tokenizer:
+                ask = counted(ask, body.parsed, self._count)
         if holder.key.may_assert and (user_id or agent_id):
             self._newcomers.check(_who(holder), user_id, agent_id, call.gateway.keys.new_subjects_per_hour)
         asked = Asked(call, holder, plan, user_id, agent_id, body, path, ask, metered)
@@ -148,17 +156,23 @@ class Admission:
                     continue
                 tried = order
                 _check_elsewhere(asked, order)
-                answer = await trial.hold(partial(self._ledger.hold, order), order)
+                known = self._used_up(asked, order)
+                answer = known or await trial.hold(partial(self._ledger.hold, order), order)
                 if answer is None:
                     micro = open_units_micro(asked.call.route, [each.bounds for each in some], asked.ask)
                     return some, order, trial.take(_who(asked.holder), order, micro), micro
                 if isinstance(answer, Granted):
                     return some, order, answer, None
                 denied = answer
+                if self._exhausted is not None and known is None:
+                    self._exhausted.saw(order, asked.call.gateway, answer)
                 if not _may_be_smaller(answer):
                     raise refusal_of(answer)
         assert denied is not None
         raise refusal_of(denied)
+
+    def _used_up(self, asked: Asked, order: HoldOrder) -> Denied | None:
+        return None if self._exhausted is None else self._exhausted.no(order, asked.call.gateway)
 
     def _soft_keys(self, order: HoldOrder) -> tuple[CounterKey, ...]:
         return tuple([line.key for line in order.stock if line.soft_at is not None])
@@ -180,8 +194,8 @@ class Admission:
         stock, rates = self._lines(asked, first, bounds)
         for model in {each.ask.model for each in found[1:]} - {first.model}:
             more, more_rates = self._lines(asked, asked.subject(model), bounds)
-            stock += tuple([line for line in more if line.key.scope == Scope.MODEL])
-            rates += tuple([line for line in more_rates if line.key.scope == Scope.MODEL])
+            stock += tuple([line for line in more if names_model(line.key.scope)])
+            rates += tuple([line for line in more_rates if names_model(line.key.scope)])
         return HoldOrder(
             call_id=call.id,
             admitted_month=admitted_month(call.started_ms),
@@ -268,7 +282,7 @@ def _check_elsewhere(asked: Asked, order: HoldOrder) -> None:
 
 def _may_be_smaller(denied: Denied) -> bool:
     """Whether the call might fit with fewer who may serve it, or as a cheaper model."""
-    return denied.reason in (Reason.HELD, Reason.EXCEEDS_LIMIT) or denied.limit.scope == Scope.MODEL
+    return denied.reason in (Reason.HELD, Reason.EXCEEDS_LIMIT) or names_model(denied.limit.scope)
 
 
 def _admitted(

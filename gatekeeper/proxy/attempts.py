@@ -54,6 +54,8 @@ class Attempts:
         self.failed: list[Attempt] = []
         # Whether anybody was asked at all.
         self.begun = False
+        # When the first of them was.
+        self.asked_s: float | None = None
         self._first = admitted.candidate
         self._upstream = upstream
         self._breakers = breakers

@@ -7,9 +7,9 @@ from gatekeeper.config.gateway import HoldKind, Route
 from gatekeeper.money import MICRO_PER_UNIT, units_to_micro
 from gatekeeper.ports import Holder
 from gatekeeper.proxy.bodies import Body
-from gatekeeper.proxy.call import Call
+from gatekeeper.proxy.call import Admitted, Call
 from gatekeeper.proxy.views import request_view
-from gatekeeper.rules.limits import UNITS
+from gatekeeper.rules.limits import DOLLARS, ONE_REQUEST, REQUESTS, UNITS
 from gatekeeper.rules.lines import Bounds, Charge, Take, token_bounds
 from gatekeeper.rules.plans import Plan
 from gatekeeper.rules.prices import TokenPrice, bound
@@ -82,6 +82,24 @@ def open_units_micro(route: Route, bounds: Sequence[Bounds], ask: Ask) -> int:
     """The units that a call may take in all, by the dearest of these bounds: nobody extends what is not held."""
     tokens = max(max(each.output_tokens for each in bounds), _most_output(route, ask))
     return max(each.units.fixed + each.units.per_output * tokens for each in bounds)
+
+
+def opening_takes(admitted: Admitted, units_micro: int, cost_nano: int) -> dict[str, int]:
+    """What a call that was let through without a hold counts if nobody is left to settle it: one request, its usual
+    units and cost, and of each named meter its bound, as far as that is no more than the units. One of which nothing is
+    known counts one, as it would have held."""
+    if not admitted.stock:
+        return {}
+    takes = {UNITS: units_micro, REQUESTS: ONE_REQUEST, DOLLARS: cost_nano}
+    bounds, output = admitted.candidate.bounds, admitted.granted.output_tokens
+    known = {name for name, _ in bounds.meters}
+    for line in admitted.stock:
+        dimension = line.key.dimension
+        if dimension.startswith(f"{UNITS}:"):
+            take = bounds.take(dimension)
+            most = take.fixed + take.per_output * output
+            takes[dimension] = min(most, units_micro) if dimension in known else most
+    return takes
 
 
 def _meter_bounds(route: Route, ask: Ask, output_tokens: int) -> tuple[tuple[str, Take], ...]:

@@ -6,6 +6,7 @@ from gatekeeper.rules.limits import DOLLARS, Denied, Reason
 
 _CODES = {
     Reason.USED: Code.QUOTA_EXCEEDED,
+    Reason.CLOSED: Code.QUOTA_EXCEEDED,
     Reason.HELD: Code.LIMIT_HELD,
     Reason.EXCEEDS_LIMIT: Code.EXCEEDS_LIMIT,
     Reason.RATE: Code.RATE_LIMITED,
@@ -45,6 +46,9 @@ def refusal_of(denied: Denied) -> Refusal:
         Code.EXCEEDS_LIMIT: "ask for less output (max_tokens) or send a shorter input",
         Code.EXCEEDS_RATE: "send a shorter input",
     }.get(code)
+    if denied.reason is Reason.CLOSED:
+        left = f"used up, and closed until the billing period turns; {left}"
+        hint = "the next billing period, a larger cap or a reset opens it again"
     sentence = Refusal(code).public.rstrip(".")
     return Refusal(
         code,

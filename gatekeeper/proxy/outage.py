@@ -18,6 +18,7 @@ from gatekeeper.ports import Holder, HoldOrder
 from gatekeeper.proxy.access import Directory
 from gatekeeper.proxy.call import Call
 from gatekeeper.proxy.denials import refusal_of
+from gatekeeper.rules.latches import is_latch, known_as
 from gatekeeper.rules.limits import CounterKey, Denied, Granted, Mode, Reason, StockLine
 
 log = logging.getLogger("gatekeeper.outage")
@@ -99,15 +100,13 @@ class Outage:
     def saw(self, order: HoldOrder, answer: Granted | Denied) -> None:
         """Which limits that block were used up when they were last seen."""
         if isinstance(answer, Denied):
-            if answer.reason is Reason.USED:
+            if answer.reason in (Reason.USED, Reason.CLOSED):
                 told = answer.limit
                 for line in order.stock:
-                    key = line.key
-                    if (line.limit, key.scope, key.dimension, key.window) == (
-                        told.name,
-                        told.scope,
-                        told.dimension,
-                        told.window,
+                    # What is closed is so in every window until its latch opens, and that row tells it.
+                    if is_latch(line.key) is (answer.reason is Reason.CLOSED) and (
+                        (line.limit, line.key.scope, *known_as(line.key))
+                        == (told.name, told.scope, told.dimension, told.window)
                     ):
                         self._note(line, told.used)
             return
@@ -142,9 +141,10 @@ class Outage:
             used, key = self._used_up.get(line.key), line.key
             if used is None or line.mode is not Mode.BLOCK or line.cap is None or used < line.cap:
                 continue
-            state = LimitState(line.limit, key.scope, key.dimension, key.window, line.cap, used, 0, line.ends_ms)
+            state = LimitState(line.limit, key.scope, *known_as(key), line.cap, used, 0, line.ends_ms)
             wait_s = None if line.ends_ms is None else max(1, -(-(line.ends_ms - order.now_ms) // 1000))
-            raise refusal_of(Denied(Reason.USED, state, line.amount(order.output_tokens), wait_s))
+            reason = Reason.CLOSED if is_latch(key) else Reason.USED
+            raise refusal_of(Denied(reason, state, line.amount(order.output_tokens), wait_s))
 
     def _note(self, line: StockLine, used: int) -> None:
         if line.mode is not Mode.BLOCK or line.cap is None or used < line.cap:

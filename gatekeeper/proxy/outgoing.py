@@ -270,7 +270,7 @@ def _repeats(value: bytes, secret: bytes) -> bool:
 
 def limit_headers(stock: tuple[LimitState, ...], rates: tuple[LimitState, ...], now_ms: int) -> RawHeaders:
     """``X-Quota-*`` for the first stock limit that is not in dollars, ``X-Budget-*`` for the dollar limit with the
-    least left, ``X-RateLimit-*`` for the first rate; resets in whole seconds."""
+    least left (and what is left by scope), ``X-RateLimit-*`` for the first rate; resets in whole seconds."""
     budgets = [state for state in stock if state.dimension == DOLLARS and state.cap is not None]
     quota = next((state for state in stock if state.dimension != DOLLARS), None)
     budget = min(budgets, key=lambda state: state.remaining or 0) if budgets else None
@@ -278,7 +278,21 @@ def limit_headers(stock: tuple[LimitState, ...], rates: tuple[LimitState, ...], 
     for names, state in ((_QUOTA, quota), (_BUDGET, budget), (_RATE, rates[0] if rates else None)):
         if state is not None:
             sent += _limit_headers(names, state, now_ms)
-    return sent
+    return sent + _by_scope(budgets)
+
+
+def _by_scope(budgets: list[LimitState]) -> RawHeaders:
+    """``X-Budget-Remaining-Agent`` and so on: of each scope that has limits in dollars the least that is left."""
+    if not budgets:
+        return []
+    left: dict[str, int] = {}
+    for state in budgets:
+        mine = state.remaining or 0
+        left[state.scope] = min(mine, left.get(state.scope, mine))
+    return [
+        (f"X-Budget-Remaining-{scope.replace(',', '-').title()}".encode("ascii"), dollars_text(nano).encode("ascii"))
+        for scope, nano in left.items()
+    ]
 
 
 def _names(prefix: str) -> tuple[bytes, ...]:

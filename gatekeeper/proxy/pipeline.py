@@ -18,6 +18,7 @@ from gatekeeper.money import units_to_micro
 from gatekeeper.ports import Incoming, Ledger, RawHeaders, Settlement, Upstream
 from gatekeeper.proxy.admit import Admission
 from gatekeeper.proxy.attempts import Attempts
+from gatekeeper.proxy.bounds import opening_takes
 from gatekeeper.proxy.breakers import Breakers
 from gatekeeper.proxy.call import Aborted, Admitted, Call, Caller, CallerGone, Interrupt, Rereadable
 from gatekeeper.proxy.costs import Costs
@@ -31,6 +32,7 @@ from gatekeeper.proxy.soft import SoftCaps
 from gatekeeper.rules import replays
 from gatekeeper.rules.limits import DOLLARS, ONE_REQUEST, REQUESTS, UNITS
 from gatekeeper.rules.routing import Match
+from gatekeeper.tallies import Tallies
 
 log = logging.getLogger("gatekeeper.proxy")
 
@@ -65,7 +67,9 @@ class Proxy:
         costs: Costs,
         breakers: Breakers | None = None,
         soft: SoftCaps | None = None,
+        tallies: Tallies | None = None,
     ) -> None:
+        self._tallies = tallies or Tallies()
         self.breakers = breakers or Breakers(clock)
         self._soft = soft
         self._admission = admission
@@ -96,6 +100,11 @@ class Proxy:
             return await self._admission.choose(call, caller, candidates)
         finally:
             self._serving.discard(task)
+
+    @property
+    def open_calls(self) -> int:
+        """How many calls are being served."""
+        return len(self._serving)
 
     async def drain(self, wait_s: float) -> int:
         """Wait for the calls that are being served, at most ``wait_s``, then cancel them and wait until each has begun
@@ -136,8 +145,12 @@ class Proxy:
         finally:
             caller.unwatch()
             self._pulse.remove(call.id)
+            ended_s = self._clock.monotonic_s()
             settling = self._settle(attempts, observation, ending.outcome)
         await self._finish(admitted, caller, ending, settling)
+        if attempts.asked_s is not None and ending.outcome is Outcome.COMPLETE:
+            # Who broke off, and who was told of a failure, says nothing of how quick we are.
+            self._tallies.passed(attempts.asked_s - call.started_s, self._clock.monotonic_s() - ended_s)
 
     async def _finish(self, admitted: Admitted, caller: Caller, ending: Ending, settling: Settling) -> None:
         ledger = admitted.call.gateway.ledger
@@ -173,6 +186,11 @@ class Proxy:
         if self._soft is not None:
             self._soft.settled(admitted.soft, actual)
         failed = tuple(attempts.failed)
+        # The plain texts behind the members: to hash a member is done in Python.
+        outcome_text, source_text = record.outcome._value_, record.source._value_
+        self._tallies.ended(record.route, outcome_text, source_text, record.units_micro, record.usage)
+        for each in failed:
+            self._tallies.failed(each.upstream, each.fault or f"status_{each.status}")
         stock, rates = admitted.stock, admitted.rates
         settlement = Settlement(record, actual, admitted.plan, now_ms, once, stock, rates, failed)
         return self._settler.begin(settlement, opened=admitted.open_micro is not None)
@@ -191,7 +209,7 @@ class Proxy:
             evidence={},
             meter_hash="",
         )
-        actual = {UNITS: units_micro, REQUESTS: ONE_REQUEST, DOLLARS: cost_nano or 0} if admitted.stock else {}
+        actual = opening_takes(admitted, units_micro, cost_nano or 0)
         try:
             await self._settler.open(
                 Settlement(record, actual, admitted.plan, now_ms, stock=admitted.stock, rates=admitted.rates)
@@ -238,8 +256,10 @@ class Proxy:
     async def _relayed(
         self, attempts: Attempts, caller: Caller, observation: Observation, interrupt: Interrupt
     ) -> Ending:
+        asked_s = attempts.asked_s = self._clock.monotonic_s()
         async with attempts.open() as incoming:
             admitted, call = attempts.admitted, attempts.admitted.call
+            self._tallies.answered(admitted.candidate.upstream, self._clock.monotonic_s() - asked_s)
             observation.head(incoming.status, incoming.headers, self._elapsed_ms(call))
             hides = admitted.injected_usage and 200 <= incoming.status < 300
             # The server would wait for the body that a 304 only tells the length of.

@@ -81,6 +81,11 @@ class Settler:
             self.begin(one.settlement(plan), journaled=True)
         return len(orphans)
 
+    @property
+    def under_way(self) -> int:
+        """How many calls are being settled."""
+        return len(self._running)
+
     async def drain(self, wait_s: float) -> int:
         """Wait for all that is under way, at most ``wait_s``; returns how many are left."""
         if self._running:

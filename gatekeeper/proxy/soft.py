@@ -10,6 +10,7 @@ from gatekeeper.clock import Clock
 from gatekeeper.errors import LimitState
 from gatekeeper.ports import HoldOrder, Ledger
 from gatekeeper.rules.downgrade import is_soft
+from gatekeeper.rules.latches import known_as
 from gatekeeper.rules.limits import CounterKey, Granted, StockLine
 
 # Other processes and hosts count too.
@@ -50,8 +51,9 @@ class SoftCaps:
             known.soft = is_soft(known.used, own, line.cap, line.soft_at, was_soft=known.soft)
             if known.soft and found is None:
                 key = line.key
+                dimension, window = known_as(key)
                 figures = (line.cap, known.used, known.held, line.ends_ms)
-                found = LimitState(line.limit, key.scope, key.dimension, key.window, *figures)
+                found = LimitState(line.limit, key.scope, dimension, window, *figures)
         return found
 
     def held(self, order: HoldOrder, granted: Granted) -> None:

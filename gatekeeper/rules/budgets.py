@@ -12,6 +12,7 @@ from typing import NamedTuple
 from gatekeeper.errors import LimitState
 from gatekeeper.rules import rates as buckets_of
 from gatekeeper.rules.holds import HeldRate, Hold, held_lines
+from gatekeeper.rules.latches import LATCH, is_latch, shown
 from gatekeeper.rules.limits import (
     BucketKey,
     BucketRow,
@@ -200,10 +201,10 @@ def _most_output(line: StockLine, room: int) -> int:
 
 def _stock_state(line: StockLine, row: CounterRow) -> LimitState:
     key = line.key
-    return _new(
-        LimitState,
-        (line.limit, key.scope, key.dimension, key.window, line.cap, row.used, row.held, line.ends_ms),
-    )
+    dimension, window = key.dimension, key.window
+    if dimension[:4] == LATCH:
+        dimension, window = shown(key)
+    return _new(LimitState, (line.limit, key.scope, dimension, window, line.cap, row.used, row.held, line.ends_ms))
 
 
 def _denied_stock(line: StockLine, row: CounterRow, least: int, now_ms: int, own: int = 0) -> Denied:
@@ -214,6 +215,8 @@ def _denied_stock(line: StockLine, row: CounterRow, least: int, now_ms: int, own
     if row.used < cap and row.used + least <= cap:
         return Denied(Reason.HELD, _stock_state(line, row), shortfall, 1)
     reason = Reason.USED if row.used >= cap else Reason.EXCEEDS_LIMIT
+    if reason is Reason.USED and is_latch(line.key):
+        reason = Reason.CLOSED
     # A new window helps only a call that fits an empty one.
     turns = line.ends_ms is not None and cap > 0 and least <= cap
     retry_s = max(1, -(-(line.ends_ms - now_ms) // 1000)) if turns and line.ends_ms is not None else None

@@ -10,7 +10,16 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TypeAlias, TypeVar
 
-from gatekeeper.rules.limits import Mode, RateLimit, Scope, StockLimit
+from gatekeeper.rules.limits import (
+    SCOPES,
+    Mode,
+    RateLimit,
+    Scope,
+    Scoped,
+    StockLimit,
+    parts_of,
+    subjects_of,
+)
 from gatekeeper.rules.plans import Plan
 
 # Every user, agent, key, ... has a counter of its own.
@@ -18,7 +27,7 @@ EACH = "each"
 # Whose subjects live under their customer, as ``customer/subject``.
 UNDER_CUSTOMER = frozenset({Scope.USER, Scope.AGENT})
 
-SubjectOf: TypeAlias = Callable[[Scope], str | None]
+SubjectOf: TypeAlias = Callable[[Scoped], str | None]
 Row: TypeAlias = tuple[str, str, str | int]
 
 
@@ -34,7 +43,8 @@ class Origin(StrEnum):
 @dataclass(frozen=True, slots=True)
 class DeclaredLimit:
     """A stock limit as declared. ``subject`` is EACH or a name; users and agents may be named ``customer/name`` (that
-    one) or ``name`` (of whichever customer)."""
+    one) or ``name`` (of whichever customer). Of a pair it is EACH or both subjects with a comma between them, of which
+    one may be EACH: ``acme/ann,gpt-4o``, ``each,gpt-4o``."""
 
     limit: StockLimit
     subject: str = EACH
@@ -74,17 +84,16 @@ class Many(tuple[D, ...]):
         self._places: dict[tuple[str, str], list[int]] = {}
         for place, each in enumerate(self):
             self._places.setdefault((each.limit.scope, each.subject), []).append(place)
+        met = {scope for scope, _ in self._places}
+        self._scopes = tuple(scope for scope in SCOPES if scope in met)
 
     def meeting(self, subject_of: SubjectOf) -> tuple[D, ...]:
         """Those that may mean a call with these subjects, in their order."""
         places: list[int] = []
-        for scope in Scope:
+        for scope in self._scopes:
             mine = subject_of(scope)
             if mine is not None:
-                names = {EACH, mine}
-                if scope in UNDER_CUSTOMER:
-                    names.add(mine.partition("/")[2])
-                for name in names:
+                for name in forms(scope, mine):
                     places += self._places.get((scope, name), ())
         return tuple(self[place] for place in sorted(places))
 
@@ -118,7 +127,7 @@ def with_quota(quota: StockLimit, limits: tuple[DeclaredLimit, ...]) -> tuple[De
     cap = next((each for each in limits if _caps(each, bought)), None)
     if cap is None or quota.mode is Mode.OVERAGE:
         return (bought, *limits)
-    own = replace(quota, cap=cap.limit.cap, mode=cap.limit.mode)
+    own = replace(quota, cap=cap.limit.cap, mode=cap.limit.mode, release=cap.limit.release)
     return (DeclaredLimit(own, cap.subject, Origin.ADMIN), *(each for each in limits if each is not cap))
 
 
@@ -135,16 +144,51 @@ def applying_rates(rates: Iterable[DeclaredRate], plan: Plan, subject_of: Subjec
 
 def rank(declared: DeclaredLimit | DeclaredRate, mine: str | None) -> int:
     """How exactly a limit means the subject ``mine``: 0 not at all, 1 as one of all, 2 by name, 3 by customer and
-    name."""
+    name. Of a pair the sum of its parts: whichever names more of it."""
     if mine is None:
         return 0
-    if declared.subject == EACH:
+    scope, subject = declared.limit.scope, declared.subject
+    if subject == EACH:
         return 1
-    under = declared.limit.scope in UNDER_CUSTOMER
-    if declared.subject == mine:
+    if isinstance(scope, Scope):
+        return _rank(scope, subject, mine)
+    wanted = subjects_of(scope, subject)
+    if len(wanted) != 2:
+        return 0
+    own = zip(parts_of(scope), wanted, subjects_of(scope, mine), strict=True)
+    ranks = [1 if name == EACH else _rank(part, name, one) for part, name, one in own]
+    return sum(ranks) if all(ranks) else 0
+
+
+def _rank(scope: Scope, subject: str, mine: str) -> int:
+    under = scope in UNDER_CUSTOMER
+    if subject == mine:
         return 3 if under else 2
     # A bare name never equals a whole ``customer/name``: neither part may hold a slash.
-    return 2 if under and declared.subject == mine.partition("/")[2] else 0
+    return 2 if under and subject == mine.partition("/")[2] else 0
+
+
+def forms(scope: Scoped, mine: str) -> frozenset[str]:
+    """Every subject of a limit that means ``mine``, EACH among them."""
+    if isinstance(scope, Scope):
+        return frozenset(_forms(scope, mine))
+    first, second = (_forms(*each) for each in zip(parts_of(scope), subjects_of(scope, mine), strict=True))
+    return frozenset({EACH, *(f"{one},{other}" for one in first for other in second)})
+
+
+def _forms(scope: Scope, mine: str) -> tuple[str, ...]:
+    return (EACH, mine, mine.partition("/")[2]) if scope in UNDER_CUSTOMER else (EACH, mine)
+
+
+def is_one(scope: Scoped, subject: str) -> bool:
+    """Whether a subject is a single one, which has one counter, and no default for several. Of GLOBAL there is one."""
+    if scope is Scope.GLOBAL:
+        return True
+    found = subjects_of(scope, subject)
+    return len(found) == len(parts_of(scope)) and all(
+        each != EACH and (part not in UNDER_CUSTOMER or "/" in each)
+        for part, each in zip(parts_of(scope), found, strict=True)
+    )
 
 
 def _most_exact(declared: Iterable[D], subject_of: SubjectOf) -> tuple[D, ...]:

@@ -97,6 +97,8 @@ class Figures:
     strange_figures: Found = NOTHING
     strange_marks: Found = NOTHING
     strange_corrections: Found = NOTHING
+    whole_days: int = 0
+    strange_sums: Found = NOTHING
     routes: tuple[RouteMarks, ...] = ()
 
 
@@ -135,6 +137,7 @@ def diagnose(figures: Figures, now_ms: int, alarm_percent: int) -> tuple[Check, 
         _check("figures", figures.strange_figures, "none is negative or no number"),
         _check("marks", figures.strange_marks, f"{figures.records} records say how their units are known"),
         _check("corrections", figures.strange_corrections, f"{figures.corrections}, each of a recovered call"),
+        _check("sums", figures.strange_sums, f"{figures.whole_days} days, and hours, are their records"),
         *(_route(marks, alarm_percent) for marks in figures.routes),
     )
 

@@ -96,9 +96,10 @@ def subscription_of(invoice: Mapping[str, Any]) -> str | None:
     return _id(details.get("subscription")) or _id(invoice.get("subscription"))
 
 
-def rejected_of(event: Mapping[str, Any]) -> list[str]:
-    """The idempotency keys of the meter events of a report that are given as samples."""
-    kinds = _below(_below(event, "data"), "reason").get("error_types")
+def rejected_of(event: Mapping[str, Any]) -> tuple[list[str], int]:
+    """The idempotency keys of the meter events of a report that are given as samples, and how many events it is of."""
+    reason = _below(_below(event, "data"), "reason")
+    kinds, counted = reason.get("error_types"), reason.get("error_count")
     found: list[str] = []
     for kind in kinds if isinstance(kinds, list) else []:
         samples = kind.get("sample_errors") if isinstance(kind, dict) else None
@@ -106,7 +107,7 @@ def rejected_of(event: Mapping[str, Any]) -> list[str]:
             key = _below(sample if isinstance(sample, dict) else {}, "request").get("identifier")
             if isinstance(key, str):
                 found.append(key)
-    return found
+    return found, max(len(found), counted if isinstance(counted, int) else 0)
 
 
 def _signatures(header: str | None) -> tuple[str, list[bytes]]:

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from gatekeeper.rules import rates as buckets_of
+from gatekeeper.rules.latches import LATCH, closing, is_latch
 from gatekeeper.rules.limits import (
     ONE_REQUEST,
     REQUESTS,
@@ -22,11 +23,12 @@ from gatekeeper.rules.limits import (
     RateLine,
     Scope,
     StockLine,
+    model_of,
 )
 from gatekeeper.rules.plans import Plan
 from gatekeeper.rules.rates import INT64_MAX
 
-_BLOCK, _MODEL = Mode.BLOCK, Scope.MODEL
+_BLOCK = Mode.BLOCK
 # As quick as a tuple: a class of named fields takes two to four times as long to call.
 _new = tuple.__new__
 
@@ -91,7 +93,9 @@ def held_lines(stock: Iterable[StockLine], output_tokens: int) -> tuple[HeldLine
             held[key] = _new(HeldLine, (key, line.limit, line.cap, mode, amount, None))
         else:
             mode = next((one for one in (Mode.OVERAGE, Mode.BLOCK) if one in (twin.mode, mode)), twin.mode)
-            held[key] = twin._replace(mode=mode, amount=max(twin.amount, amount))
+            # A latch closes at the smallest of the caps; on other rows the caps stand in ``stock``.
+            cap = min(twin.cap, line.cap) if twin.cap is not None and line.cap is not None else twin.cap
+            held[key] = twin._replace(cap=cap, mode=mode, amount=max(twin.amount, amount))
     return tuple(held.values())
 
 
@@ -136,10 +140,15 @@ def settle(
     changed: dict[CounterKey, CounterRow] = {}
     charge_nano = overrun_micro = 0
     quota = quota_line(hold, plan)
+    latches: list[HeldLine] = []
     for line in hold.lines:
         key, limit, cap, mode, amount, counted = line
         scope, subject, dimension, _, _ = key
-        taken = 0 if scope == _MODEL and model is not None and subject != model else actual.get(dimension, 0)
+        if dimension[:4] == LATCH:
+            latches.append(line)
+            continue
+        other = model is not None and scope[-5:] == "model" and model_of(scope, subject) != model
+        taken = 0 if other else actual.get(dimension, 0)
         if taken < 0:
             raise ValueError(f"a call cannot take {taken} of {dimension}")
         before_used, before_held = counters[key]
@@ -157,34 +166,63 @@ def settle(
             charge_nano = max(-INT64_MAX, min(charge_nano, INT64_MAX))
         if taken - amount > overrun_micro and mode is _BLOCK and dimension == UNITS:
             overrun_micro = taken - amount
+    for latch in latches:
+        line, changed[latch.key] = _latched(latch, counters[latch.key], changed, model)
+        ended.append(line)
     if state is HoldState.RELEASED:
         overrun_micro = 0
+    corrected = _corrected(hold, state, actual, buckets, now_ms, model, since_ms)
+    after = _new(Hold, (tuple(ended), hold.rates, hold.stock))
+    return _new(Ending, (after, changed, corrected, charge_nano, overrun_micro))
+
+
+def _corrected(
+    hold: Hold,
+    state: HoldState,
+    actual: Mapping[str, int],
+    buckets: Mapping[BucketKey, BucketRow],
+    now_ms: int,
+    model: str | None,
+    since_ms: int | None,
+) -> dict[BucketKey, BucketRow]:
+    """The rates of a call that has ended; see ``settle``."""
     corrected: dict[BucketKey, BucketRow] = {}
-    if is_open:
+    if state is HoldState.OPEN:
         for bucket, _, size, charged in hold.rates:
-            scope, subject, dimension, per_ms = bucket
-            taken = 0 if scope == _MODEL and model is not None and subject != model else actual.get(dimension, 0)
-            corrected[bucket] = buckets_of.correct(buckets[bucket], size, per_ms, charged, taken, now_ms)
+            taken = 0 if _of_another(bucket, model) else actual.get(bucket.dimension, 0)
+            corrected[bucket] = buckets_of.correct(buckets[bucket], size, bucket.per_ms, charged, taken, now_ms)
     elif state is HoldState.RELEASED and since_ms is not None:
         for bucket, _, size, _ in hold.rates:
             taken = 0 if _of_another(bucket, model) else actual.get(bucket.dimension, 0)
             left = buckets_of.decayed(BucketRow(taken, since_ms), size, bucket.per_ms, now_ms)
             corrected[bucket] = buckets_of.correct(buckets[bucket], size, bucket.per_ms, 0, left, now_ms)
-    after = _new(Hold, (tuple(ended), hold.rates, hold.stock))
-    return _new(Ending, (after, changed, corrected, charge_nano, overrun_micro))
+    return corrected
+
+
+def _latched(
+    latch: HeldLine, row: CounterRow, changed: Mapping[CounterKey, CounterRow], model: str | None
+) -> tuple[HeldLine, CounterRow]:
+    """By the row beside it as this call leaves it: what was counted before a correction is counted anew."""
+    others = row.used - (latch.actual or 0)
+    taken = 0 if _of_another(latch.key, model) else closing(latch.key, latch.cap, others, changed)
+    return latch._replace(actual=taken), CounterRow(others + taken, row.held)
 
 
 def counted(lines: Iterable[HeldLine], model: str | None, before: Container[CounterKey] = ()) -> tuple[HeldLine, ...]:
-    """The lines that a record of this model stands on, and those that were counted on ``before`` it."""
-    if model is None:
-        return tuple(lines)
+    """The lines that a record of this model stands on, and those that were counted on ``before`` it. A latch only where
+    the call closed it."""
     return tuple(
-        [line for line in lines if line.key.scope != _MODEL or line.key.subject == model or line.key in before]
+        [
+            line
+            for line in lines
+            if line.key in before or (not _of_another(line.key, model) and (line.actual or not is_latch(line.key)))
+        ]
     )
 
 
 def _of_another(key: CounterKey | BucketKey, model: str | None) -> bool:
-    return model is not None and key.scope == _MODEL and key.subject != model
+    """Whether the row counts a model, and not this one."""
+    return model is not None and key.scope[-5:] == "model" and model_of(key.scope, key.subject) != model
 
 
 def release(

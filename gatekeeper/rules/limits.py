@@ -7,7 +7,7 @@ All amounts are integers in the dimension's stored unit: millionths of a unit fo
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from gatekeeper.errors import LimitState
 from gatekeeper.frozen import record
@@ -31,6 +31,69 @@ class Scope(StrEnum):
     MODEL = "model"
 
 
+class Pair(StrEnum):
+    """Two scopes at once: a limit counts each of their combinations by itself. One spelling of each, in the order of
+    ``Scope``, so that a model is always the last part and the only one that may hold a comma.
+
+    Left out is what says nothing new: users, agents and keys are a customer's own; and what would begin anew when a
+    customer changes the plan: a limit in the plan's own file holds for each of its customers.
+    """
+
+    PLAN_ROUTE = "plan,route"
+    PLAN_MODEL = "plan,model"
+    CUSTOMER_ROUTE = "customer,route"
+    CUSTOMER_MODEL = "customer,model"
+    USER_AGENT = "user,agent"
+    USER_KEY = "user,key"
+    USER_ROUTE = "user,route"
+    USER_MODEL = "user,model"
+    AGENT_KEY = "agent,key"
+    AGENT_ROUTE = "agent,route"
+    AGENT_MODEL = "agent,model"
+    KEY_ROUTE = "key,route"
+    KEY_MODEL = "key,model"
+    ROUTE_MODEL = "route,model"
+
+
+Scoped: TypeAlias = Scope | Pair
+SCOPES: tuple[Scoped, ...] = (*Scope, *Pair)
+_PARTS: dict[str, tuple[Scope, ...]] = {each: tuple(Scope(part) for part in each.split(",")) for each in SCOPES}
+# Who a customer is follows from any of these.
+_OWNED = frozenset({Scope.CUSTOMER, Scope.USER, Scope.AGENT, Scope.KEY})
+
+
+def scope_named(text: str) -> Scoped:
+    """A scope or a pair of them by its name. Raises ValueError."""
+    return Pair(text) if "," in text else Scope(text)
+
+
+def parts_of(scope: str) -> tuple[Scope, ...]:
+    """The scopes that a name stands for: one, or two in their order."""
+    return _PARTS[scope]
+
+
+def subjects_of(scope: str, subject: str) -> tuple[str, ...]:
+    """The subject in each of ``parts_of``. Only the last part, a model, may hold a comma."""
+    return tuple(subject.split(",", 1)) if "," in scope else (subject,)
+
+
+def is_owned(scope: str) -> bool:
+    """Whether each subject belongs to one customer, whose billing period it has."""
+    return not _OWNED.isdisjoint(_PARTS[scope])
+
+
+def names_model(scope: str) -> bool:
+    """Whether its subjects are models, alone or in a pair: then which one counts depends on who serves the call."""
+    return scope[-5:] == "model"
+
+
+def model_of(scope: str, subject: str) -> str | None:
+    """The model that a subject names; None where the scope has none."""
+    if not names_model(scope):
+        return None
+    return subject if scope == "model" else subject.partition(",")[2]
+
+
 class Mode(StrEnum):
     """What happens when a stock limit is reached."""
 
@@ -48,6 +111,14 @@ class Window(StrEnum):
     MONTH = "month"
     BILLING_PERIOD = "billing_period"
     TOTAL = "total"
+
+
+class Release(StrEnum):
+    """When a limit opens again once what was used has reached its cap: when its window turns, or not before the billing
+    period of its customer does."""
+
+    WINDOW = "window"
+    BILLING_PERIOD = "billing_period"
 
 
 class CounterKey(NamedTuple):
@@ -76,13 +147,14 @@ class StockLimit:
     ``soft_at`` per cent of the cap on, and at the cap it refuses."""
 
     name: str
-    scope: Scope
+    scope: Scoped
     dimension: str
     window: Window
     cap: int | None
     mode: Mode = Mode.BLOCK
     zone: str = "UTC"
     soft_at: int = 80
+    release: Release = Release.WINDOW
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +162,7 @@ class RateLimit:
     """A rate as declared: at most ``cap`` every ``per_ms`` milliseconds, as a leaky bucket of that size."""
 
     name: str
-    scope: Scope
+    scope: Scoped
     dimension: str
     cap: int
     per_ms: int = 60_000
@@ -145,9 +217,10 @@ class BucketRow(NamedTuple):
 
 
 class Reason(StrEnum):
-    """Why an order was denied."""
+    """Why an order was denied. CLOSED: it was used up in an earlier window, and waits for the billing period."""
 
     USED = "used"
+    CLOSED = "closed"
     HELD = "held"
     EXCEEDS_LIMIT = "exceeds_limit"
     RATE = "rate"

@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeAlias
 
 from gatekeeper.money import MICRO_PER_UNIT
 from gatekeeper.rules.declared import UNDER_CUSTOMER, DeclaredLimit, DeclaredRate
+from gatekeeper.rules.latches import latch_dimension
 from gatekeeper.rules.limits import (
     DOLLARS,
     ONE_REQUEST,
@@ -18,9 +19,13 @@ from gatekeeper.rules.limits import (
     Mode,
     RateLimit,
     RateLine,
+    Release,
     Scope,
+    Scoped,
     StockLimit,
     StockLine,
+    Window,
+    parts_of,
 )
 from gatekeeper.rules.met import met, met_rates
 from gatekeeper.rules.plans import Plan
@@ -51,8 +56,12 @@ class Subject:
     agent_id: str | None = None
     model: str | None = None
 
-    def of(self, scope: Scope) -> str | None:
-        """The subject in that scope; users and agents live under their customer. None: the scope does not apply."""
+    def of(self, scope: Scoped) -> str | None:
+        """The subject in that scope; users and agents live under their customer. None: the scope does not apply. Of a
+        pair both subjects, with a comma between them."""
+        if not isinstance(scope, Scope):
+            found = [self.of(part) for part in parts_of(scope)]
+            return None if None in found else ",".join(each or "" for each in found)
         name = _FIELDS.get(scope)
         if name is None:
             return "*"
@@ -76,6 +85,7 @@ class Charge(NamedTuple):
     least: int
 
 
+_WINDOW = Release.WINDOW
 # A call is one request; of most named meters nothing is known beforehand, so it holds one unit: used-up caps refuse it,
 # and what runs beside each other may pass a cap by what it really takes.
 _ONE = Take(ONE_REQUEST, 0)
@@ -171,8 +181,19 @@ def stock_lines(
     resets: Resets = NO_RESETS,
 ) -> tuple[StockLine, ...]:
     """One line for each stock limit that applies, unlimited ones too: what they count is shown."""
-    found = met(limits, plan, subject.of)
-    return tuple([line for limit in found if (line := _stock_line(limit, subject, bounds, now_ms, resets)) is not None])
+    lines: list[StockLine] = []
+    for limit in met(limits, plan, subject.of):
+        line = _stock_line(limit, subject, bounds, now_ms, resets)
+        if line is None:
+            continue
+        lines.append(line)
+        if limit.release is not _WINDOW and limit.cap:
+            key, ends_ms = latch_of(limit, line.key.subject, subject.anchor_ms, now_ms, resets)
+            # Nothing is held on it: a call that runs is not stopped by it. A soft limit that is closed asks for a
+            # cheaper model as it did on the day when it was used up.
+            soft_at = 100 if limit.mode is Mode.SOFT else None
+            lines.append(StockLine(key, limit.name, limit.cap, Mode.BLOCK, 0, 0, ends_ms, soft_at))
+    return tuple(lines)
 
 
 def count_start_ms(limit: StockLimit, subject: str, start_ms: int, now_ms: int, resets: Resets) -> int:
@@ -206,6 +227,17 @@ def _stock_line(limit: StockLimit, subject: Subject, bounds: Bounds, now_ms: int
         end_ms,
         limit.soft_at if is_soft else None,
     )
+
+
+def latch_of(
+    limit: StockLimit, subject: str, anchor_ms: int, now_ms: int, resets: Resets
+) -> tuple[CounterKey, int | None]:
+    """The row that keeps a limit closed until the billing period turns, and when that is; see ``latches``."""
+    # As the biller's periods are, whatever the zone of the limit's own window.
+    start_ms, end_ms = window_bounds(Window.BILLING_PERIOD, now_ms, anchor_ms=anchor_ms)
+    start_ms = count_start_ms(limit, subject, start_ms, now_ms, resets)
+    dimension = latch_dimension(limit.window, limit.dimension)
+    return CounterKey(str(limit.scope), subject, dimension, str(Window.BILLING_PERIOD), start_ms), end_ms
 
 
 def rate_lines(

@@ -7,14 +7,14 @@ from typing import Any, TypeAlias
 
 from gatekeeper.rules.declared import (
     EACH,
-    UNDER_CUSTOMER,
     DeclaredLimit,
     DeclaredRate,
     SubjectOf,
     applying,
     applying_rates,
+    forms,
 )
-from gatekeeper.rules.limits import RateLimit, Scope, StockLimit
+from gatekeeper.rules.limits import SCOPES, RateLimit, Scoped, StockLimit
 from gatekeeper.rules.plans import Plan
 
 # A gateway has one list until somebody changes a limit, and calls in flight may still have the one before.
@@ -30,14 +30,14 @@ Likeness: TypeAlias = tuple[str | None, ...]
 class _Met:
     """What calls on one plan meet of one list of limits."""
 
-    def __init__(self, limits: tuple[Any, ...], names: dict[Scope, frozenset[str]], plan: Plan) -> None:
+    def __init__(self, limits: tuple[Any, ...], names: dict[Scoped, frozenset[str]], plan: Plan) -> None:
         # Kept, so that no other plan can have its identity.
         self.plan = plan
         scopes = {*names, *(limit.scope for limit in plan.limits), *(rate.scope for rate in plan.rates)}
         if plan.quota is not None:
             scopes.add(plan.quota.scope)
         self._limits = limits
-        self._told_apart = tuple((scope, names.get(scope, frozenset())) for scope in Scope if scope in scopes)
+        self._told_apart = tuple((scope, names.get(scope, frozenset())) for scope in SCOPES if scope in scopes)
         self._found: dict[Likeness, tuple[Any, ...]] = {}
 
     def by(self, subject_of: SubjectOf, find: Find) -> tuple[Any, ...]:
@@ -51,11 +51,11 @@ class _Met:
         return found
 
 
-def _likeness(mine: str | None, scope: Scope, names: frozenset[str]) -> str | None:
+def _likeness(mine: str | None, scope: Scoped, names: frozenset[str]) -> str | None:
     """Whether there is a subject in a scope, and which one where a limit names it: that is all that limits look at."""
     if mine is None or mine in names:
         return mine
-    return mine if names and scope in UNDER_CUSTOMER and mine.partition("/")[2] in names else ""
+    return mine if names and not names.isdisjoint(forms(scope, mine)) else ""
 
 
 class _List:
@@ -63,7 +63,7 @@ class _List:
 
     def __init__(self, limits: tuple[Any, ...]) -> None:
         self._limits = limits
-        names: dict[Scope, set[str]] = {}
+        names: dict[Scoped, set[str]] = {}
         for each in limits:
             named = names.setdefault(each.limit.scope, set())
             if each.subject != EACH:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from gatekeeper.rules.limits import CounterKey, CounterRow, Scope, StockLine
+from gatekeeper.rules.latches import is_latch
+from gatekeeper.rules.limits import CounterKey, CounterRow, StockLine, is_owned
 
 _PREFIX = "gatekeeper."
 DEFAULT_THRESHOLDS = (80, 95, 100)
@@ -23,8 +24,6 @@ _LONGEST_DELAY_MS = 3 * 3_600_000
 # Delays are only ever stretched, so that the span of all attempts does not shrink.
 _SPREAD = 0.2
 _LONGEST_PAUSE_S = 60.0
-# Whose counters belong to one customer; what all customers share is nobody's own business.
-_PERSONAL = frozenset({Scope.CUSTOMER, Scope.USER, Scope.AGENT, Scope.KEY})
 
 
 class Kind(StrEnum):
@@ -52,6 +51,8 @@ class Kind(StrEnum):
     SUBSCRIPTION_DOUBLE = "gatekeeper.subscription.double"
     STRIPE_DEAD = "gatekeeper.stripe.dead"
     METER_ERRORS = "gatekeeper.meter.errors"
+    # A customer has reached a threshold of his own (see ``ports.alerts``).
+    ALERT_REACHED = "gatekeeper.alert.reached"
 
     @property
     def short(self) -> str:
@@ -139,8 +140,8 @@ class Crossing(NamedTuple):
 
     @property
     def is_personal(self) -> bool:
-        """Whether the counter is one customer's own."""
-        return self.line.key.scope in _PERSONAL
+        """Whether the counter is one customer's own; what all customers share is nobody's own business."""
+        return is_owned(self.line.key.scope)
 
 
 def crossed(
@@ -154,7 +155,8 @@ def crossed(
     found: list[Crossing] = []
     for line in stock:
         # A line whose counter did not change tells nothing; above all, telling never makes a settle fail.
-        if not line.cap or line.key not in before or line.key not in after:
+        # Nor does a latch: the limit beside it has told the same.
+        if not line.cap or is_latch(line.key) or line.key not in before or line.key not in after:
             continue
         was, now = before[line.key].used, after[line.key].used
         if now > was:

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from gatekeeper.money import MICRO_PER_UNIT
 from gatekeeper.rules.declared import EACH, DeclaredLimit, DeclaredRate, Origin, Row, indexed, rank
-from gatekeeper.rules.limits import Mode, RateLimit, Scope, StockLimit, Window
+from gatekeeper.rules.limits import Mode, RateLimit, Release, Scoped, StockLimit, Window
 from gatekeeper.rules.lines import NO_RESETS, Resets
 from gatekeeper.rules.plans import Plan
 
@@ -32,7 +32,7 @@ class Overlay:
     id: str
     family: Family
     name: str
-    scope: Scope
+    scope: Scoped
     subject: str
     dimension: str
     span: str
@@ -42,6 +42,7 @@ class Overlay:
     created_ms: int
     updated_ms: int
     version: int = 1
+    release: Release = Release.WINDOW
 
     @property
     def tag(self) -> str:
@@ -94,7 +95,7 @@ class Standing:
         return "0-0" if self.overlay is None else self.overlay.tag
 
     @property
-    def scope(self) -> Scope:
+    def scope(self) -> Scoped:
         """Whose use it counts."""
         return self.declared.limit.scope
 
@@ -204,6 +205,7 @@ def _as_declared(overlay: Overlay, before: DeclaredLimit | DeclaredRate | None) 
         return DeclaredRate(rate, overlay.subject, exempt=not overlay.cap, origin=Origin.ADMIN)
     if isinstance(before, DeclaredLimit):
         limit = replace(before.limit, name=overlay.name, cap=overlay.cap, mode=overlay.mode, zone=overlay.zone)
+        limit = replace(limit, release=overlay.release)
     else:
         limit = StockLimit(
             overlay.name,
@@ -213,5 +215,6 @@ def _as_declared(overlay: Overlay, before: DeclaredLimit | DeclaredRate | None) 
             overlay.cap,
             overlay.mode,
             overlay.zone,
+            release=overlay.release,
         )
     return DeclaredLimit(limit, overlay.subject, origin=Origin.ADMIN)

@@ -55,7 +55,7 @@ def read_again(meter: Meter, seen: Seen, *, free: bool, default_micro: int | Non
         return Again(None, 0, Mark.NONE, "another call paid for the same response")
     if free:
         return Again(None, 0, Mark.NONE, "the route is free")
-    reading = meter.replay(_evidence(seen))
+    reading = meter.replay(evidence_of(seen))
     if reading.note is not None and reading.note.startswith(_MISSING):
         return Again(reading, None, None, reading.note)
     if reading.units is not None:
@@ -88,8 +88,9 @@ def estimated_tokens(note: str | None) -> tuple[Decimal, Decimal] | None:
     return None if found is None else (Decimal(found[1]), Decimal(found[2]))
 
 
-def _evidence(seen: Seen) -> Mapping[str, Any]:
-    """What was read comes first; beside it what the record knows of every call."""
+def evidence_of(seen: Seen) -> Mapping[str, Any]:
+    """All that a meter may be asked of a recorded call: what was read then comes first, beside it what the record knows
+    of every call."""
     known = {**seen.names, **seen.evidence}
     if seen.usage is not None:
         known.setdefault("usage()", _packed(seen.usage))

@@ -67,6 +67,8 @@ class Ask:
     wants_usage: bool = False
     elsewhere: int = 0
     background: bool = False
+    # By the model's own tokenizer, where somebody counts; see ``texts``.
+    input_counted: int | None = None
 
     def input_bound(self, input_tokens_max: int | None) -> int:
         """Most tokens that the input can be; ``input_tokens_max`` is the route's bound of what is not text."""
@@ -78,6 +80,8 @@ class Ask:
     @property
     def input_usual(self) -> int:
         """A usual figure for the input in tokens: for rates, and for estimates after the fact."""
+        if self.input_counted is not None:
+            return max(self.input_least, min(self.input_counted, self.input_bytes))
         return -(-self.input_bytes // _BYTES_PER_TOKEN_USUAL)
 
     @property

@@ -1,5 +1,6 @@
 """What was spent: sums over records, what they are told apart by, and their pace. Pure figures."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -17,6 +18,7 @@ class SpendBy(StrEnum):
     KEY = "key"
     PLAN = "plan"
     ROUTE = "route"
+    UPSTREAM = "upstream"
     MODEL = "model"
 
 
@@ -57,3 +59,63 @@ class Spent:
             self.cost_nano * HOUR_MS // passed_ms,
             self.unpriced * HOUR_MS // passed_ms,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Activity(Spent):
+    """Sums over records with how the calls ended, how they were read, and how long they took.
+
+    ``failed`` (the upstream broke off, timed out or answered 5xx), ``refused`` (4xx), ``left_early`` (the client hung
+    up) and ``cut`` (by a budget, or with its process) are disjoint; the other requests ended well. ``measured``,
+    ``defaulted``, ``estimated`` and ``unread`` (the meter failed) are disjoint; the other requests had nothing to read.
+    ``answered`` had a first byte: ``first_byte_ms`` and ``duration_ms`` are sums over those.
+    """
+
+    first_ms: int | None = None
+    last_ms: int | None = None
+    measured: int = 0
+    defaulted: int = 0
+    estimated: int = 0
+    unread: int = 0
+    failed: int = 0
+    refused: int = 0
+    left_early: int = 0
+    cut: int = 0
+    answered: int = 0
+    first_byte_ms: int = 0
+    duration_ms: int = 0
+
+    @property
+    def errors(self) -> int:
+        """Requests that did not end well, but for those that their client left."""
+        return self.failed + self.refused + self.cut
+
+    @property
+    def guessed(self) -> int:
+        """Requests that were charged, or given away, without a measurement."""
+        return self.defaulted + self.estimated + self.unread
+
+    @property
+    def read(self) -> int:
+        """Requests of which something was to be read."""
+        return self.measured + self.guessed
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """All of a period. ``wait_p50_ms`` and ``wait_p99_ms``: so long half of the calls, and all but one of a hundred,
+    waited for their first byte at most (rounded down to two digits); None where no call had one."""
+
+    total: Activity
+    wait_p50_ms: int | None = None
+    wait_p99_ms: int | None = None
+
+
+def percentile(waits: Sequence[tuple[int, int]], percent: int) -> int | None:
+    """Of (wait, calls), the shortest wait first: the one that so many of a hundred calls do not pass."""
+    reached, wanted = 0, -(-sum(calls for _, calls in waits) * percent // 100)
+    for wait_ms, calls in waits:
+        reached += calls
+        if reached >= wanted:
+            return wait_ms
+    return None

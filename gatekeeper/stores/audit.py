@@ -64,12 +64,18 @@ class SqlAudit:
         )
         return [entry_of(row) for row in await self._database.report(work)]
 
+    async def latest(self, before: tuple[int, str], *, limit: int = 100) -> Sequence[Entry]:
+        """A page of everybody's records before a place (``started_ms`` and ``call_id``), latest admission first."""
+        work = alone("latest", before_ms=before[0], before_id=before[1], limit=limit)
+        return [entry_of(row) for row in await self._database.report(work)]
+
 
 def _figures(args: Mapping[str, Any]) -> Steps[Figures]:
     ((records, corrections, counters, owed),) = yield Ask("counts")
     ((batches, batch_units, dead),) = yield Ask("batch_counts")
     ((open_holds, oldest_ms, expiry_ms, recovered),) = yield Ask("holds_now")
     held = yield Ask("held_now")
+    ((whole_days, _),) = yield Ask("summed_up")
     found: dict[str, Rows] = {}
     for query in _ASKED:
         found[query] = yield Ask(query, args)
@@ -108,6 +114,8 @@ def _figures(args: Mapping[str, Any]) -> Steps[Figures]:
         strange_figures=_odd(found["strange_figures"]),
         strange_marks=_odd(found["strange_marks"]),
         strange_corrections=_odd(found["strange_corrections"]),
+        whole_days=whole_days,
+        strange_sums=_odd(found["strange_sums"]),
         routes=tuple(RouteMarks(*row) for row in routes),
     )
 
@@ -125,6 +133,7 @@ _ASKED = (
     "strange_figures",
     "strange_marks",
     "strange_corrections",
+    "strange_sums",
 )
 
 

@@ -6,8 +6,8 @@ Held equal to one transaction for each call by a property test.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from gatekeeper.errors import Fault
 from gatekeeper.meters.reading import Mark, Outcome
@@ -31,16 +31,16 @@ from gatekeeper.rules.lines import Bounds, Subject, stock_lines
 from gatekeeper.rules.notices import Wanted
 from gatekeeper.rules.plans import Plan
 from gatekeeper.rules.rates import INT64_MAX
-from gatekeeper.rules.windows import window_bounds
+from gatekeeper.rules.windows import HOUR_MS, window_bounds
 from gatekeeper.stores.claims import Claims, replayed, taken_by
-from gatekeeper.stores.database import AskAll, AskMany, Row, Steps, fault
+from gatekeeper.stores.database import AskAll, AskEach, AskMany, Row, Rows, Stamp, Steps, fault
+from gatekeeper.stores.known import Known, Vanished
 from gatekeeper.stores.ops import ExtendOp, Held, HoldOp, Op, RecoverOp, SettleOp
 from gatekeeper.stores.rows import (
     CORRECTION,
     HoldRow,
     attempt_args,
     hold_args,
-    hold_of,
     ids,
     lines_text,
     merged,
@@ -59,52 +59,8 @@ _OPEN = HoldState.OPEN.value
 _STATES = {state.value: state for state in HoldState}
 _NOTHING = Bounds()
 _NO_HOLD = Hold()
-
-
-class Vanished(Exception):
-    """A row that was known to exist is gone: somebody emptied the database. Forget and try again."""
-
-
-@dataclass(slots=True)
-class Known:
-    """Rows that are known to exist, so that they need not be made again, and what the lines of open holds were before
-    they became a text. What can change is never remembered: figures and states are read under their locks."""
-
-    counters: set[CounterKey] = field(default_factory=set)
-    buckets: set[BucketKey] = field(default_factory=set)
-    # By the text itself, so that what was changed behind our back is read anew.
-    holds: dict[str, tuple[str, int, Hold, Row]] = field(default_factory=dict)
-    # About 30 MB, and as much for holds; then it starts anew, which costs one INSERT a row.
-    rows_max: int = 100_000
-    holds_max: int = 20_000
-
-    def remember(self, batch: "Batch") -> None:
-        """After the commit."""
-        if len(self.counters) + len(self.buckets) > self.rows_max or len(self.holds) > self.holds_max:
-            self.forget()
-        self.counters.update(batch.counters)
-        self.buckets.update(batch.buckets)
-        self.holds.update(batch.held)
-        for call_id in batch.dropped:
-            self.holds.pop(call_id, None)
-
-    def hold(self, row: HoldRow) -> Hold:
-        """The lines of a row, parsed only if this process did not write them."""
-        known = self.holds.get(row.call_id)
-        if known is not None and known[0] == row.lines and known[1] == row.output_tokens:
-            return known[2]
-        return hold_of(row)
-
-    def doubt(self) -> None:
-        """Rows that are known to exist may be gone."""
-        self.counters.clear()
-        self.buckets.clear()
-
-    def forget(self) -> None:
-        """Of all of them."""
-        self.counters.clear()
-        self.buckets.clear()
-        self.holds.clear()
+K = TypeVar("K", CounterKey, BucketKey)
+R = TypeVar("R", CounterRow, BucketRow)
 
 
 class Batch:
@@ -120,6 +76,10 @@ class Batch:
         self._clock_ms = 0
         self._holds: dict[str, HoldRow] = {}
         self._lines: dict[str, Hold] = {}
+        # Calls whose holds were not locked as there should be none.
+        self._unasked: list[Row] = []
+        # Calls that may be on record already, with their months; and those that are.
+        self._new: list[Row] = []
         self._recorded: set[str] = set()
         self._records: dict[str, UsageRecord] = {}
         self._taken: dict[str, dict[CounterKey, int]] = {}
@@ -130,12 +90,15 @@ class Batch:
         # As they were read: what is not the same row any more is written.
         self._counters_read: dict[CounterKey, CounterRow] = {}
         self._buckets_read: dict[BucketKey, BucketRow] = {}
-        self.dropped: list[str] = []
-        self.held: dict[str, tuple[str, int, Hold, Row]] = {}
+        self._dropped: list[str] = []
+        self._made: dict[str, tuple[str, int, Hold, Row]] = {}
+        self._rewritten: dict[str, HoldRow] = {}
+        self._stamp: Rows = ()
         self._writes: dict[str, list[Row]] = {}
 
     def work(self) -> Steps[list[Any]]:
         """One answer for each op, in order; an exception stands for an op that could not be."""
+        self._known.is_fresh((yield Stamp()))
         yield from self._load()
         yield from self._claims.make(op.settlement for op in self._ops if isinstance(op, SettleOp) and self._is_new(op))
         yield from self._lock()
@@ -148,16 +111,32 @@ class Batch:
                     self._add("unclaim_response", response)
                 answers.append(mistake)
         yield from self._write()
+        self._stamp = yield Stamp()
         return answers
+
+    def remembered(self) -> None:
+        """After the commit: the next batch need not ask again for what this one has left."""
+        known = self._known
+        known.remember(self._stamp, self.counters, self.buckets, self._made, self._rewritten, self._dropped)
 
     # --- reading and locking ---
 
     def _load(self) -> Steps[None]:
-        call_ids = sorted([op.call_id for op in self._ops])
-        for row in (yield AskMany("lock_holds", ids(call_ids))):
-            self._holds[row[0]] = _new(HoldRow, row)
-        new: list[Row] = []
-        again: list[Row] = []
+        known, asked = self._known.hold_rows, []
+        # New calls are not there, which ``_lock`` looks at on its way: if one is, each is tried alone, and asked here.
+        alone = len(self._ops) == 1
+        for op in self._ops:
+            made = known.get(op.call_id)
+            if made is not None:
+                self._holds[op.call_id] = made
+            elif alone or not isinstance(op, HoldOp):
+                asked.append(op.call_id)
+            else:
+                self._unasked.append((op.call_id,))
+        if asked:
+            for found in (yield AskMany("lock_holds", ids(sorted(asked)))):
+                self._holds[found[0]] = _new(HoldRow, found)
+        new, again = self._new, list[Row]()
         for op in self._ops:
             hold = self._holds.get(op.call_id)
             if isinstance(op, HoldOp):
@@ -172,8 +151,6 @@ class Batch:
             if isinstance(op, SettleOp) and (hold is None or hold.state != _OPEN):
                 month = op.settlement.record.admitted_month if hold is None else hold.admitted_month
                 again += ((op.call_id, month), (op.call_id + CORRECTION, month))
-        if new:
-            self._recorded = {row[0] for row in (yield AskMany("recorded_calls", new))}
         if again:
             for row in (yield AskMany("records_of", again)):
                 self._records[row[0]], self._taken[row[0]] = record_of(row), taken_of(row[-1])
@@ -244,19 +221,26 @@ class Batch:
         new_buckets = sorted(buckets - self._known.buckets)
         if new_buckets:
             yield AskMany("ensure_bucket", new_buckets)
-        if counters:
-            for scope, subject, dimension, span, start_ms, used, held in (
-                yield AskMany("lock_counters", sorted(counters))
-            ):
-                key = _new(CounterKey, (scope, subject, dimension, span, start_ms))
-                self.counters[key] = _new(CounterRow, (used, held))
+        self.counters, unread = _known_of(self._known.counter_rows, counters)
+        self.buckets, empty = _known_of(self._known.bucket_rows, buckets)
+        asked = (
+            ("held_calls", self._unasked),
+            ("recorded_calls", self._new),
+            ("lock_counters", unread),
+            ("lock_buckets", empty),
+        )
+        parts = [AskMany(query, rows) for query, rows in asked if rows]
+        found = dict(zip([part.query for part in parts], (yield AskEach(parts)) if parts else (), strict=True))
+        if found.get("held_calls"):
+            raise Vanished
+        self._recorded = {row[0] for row in found.get("recorded_calls", ())}
+        for scope, subject, dimension, span, start_ms, used, held in found.get("lock_counters", ()):
+            key = _new(CounterKey, (scope, subject, dimension, span, start_ms))
+            self.counters[key] = _new(CounterRow, (used, held))
         self._clock_ms = self._now_ms()
-        if buckets:
-            for scope, subject, dimension, per_ms, spent, at_ms, now_ms in (
-                yield AskMany("lock_buckets", sorted(buckets))
-            ):
-                self.buckets[_new(BucketKey, (scope, subject, dimension, per_ms))] = _new(BucketRow, (spent, at_ms))
-                self._clock_ms = now_ms or self._clock_ms
+        for scope, subject, dimension, per_ms, spent, at_ms, now_ms in found.get("lock_buckets", ()):
+            self.buckets[_new(BucketKey, (scope, subject, dimension, per_ms))] = _new(BucketRow, (spent, at_ms))
+            self._clock_ms = now_ms or self._clock_ms
         if len(self.counters) < len(counters) or len(self.buckets) < len(buckets):
             raise Vanished
         self._counters_read, self._buckets_read = self.counters.copy(), self.buckets.copy()
@@ -296,7 +280,8 @@ class Batch:
         text, granted = lines_text(decision.hold), decision.verdict.output_tokens
         row = hold_args(order, granted, text)
         self._add("add_hold", row)
-        self.held[call_id] = text, granted, decision.hold, row
+        self._made[call_id] = text, granted, decision.hold, row
+        self._rewritten[call_id] = _new(HoldRow, row)
         self._change(decision.counters, decision.buckets)
         return Held(decision.verdict, created=True)
 
@@ -317,9 +302,12 @@ class Batch:
         expires_ms = max(row.expires_ms, extension.expires_ms)
         units_micro = max(row.progress_units_micro, extension.units_micro)
         output_seen = max(row.output_seen, int(extension.output_seen))
+        held = row._replace(
+            output_tokens=granted, expires_ms=expires_ms, progress_units_micro=units_micro, output_seen=output_seen
+        )
+        self._rewritten[extension.call_id] = held
         if found is None:
-            held = row._replace(output_tokens=granted, expires_ms=expires_ms)
-            self._add("add_hold", held._replace(progress_units_micro=units_micro, output_seen=output_seen))
+            self._add("add_hold", held)
             self._change(again, {})
         else:
             self._add("extend_hold", (granted, expires_ms, units_micro, output_seen, extension.call_id))
@@ -357,7 +345,7 @@ class Batch:
         for attempt in settlement.attempts:
             self._add("add_attempt", attempt_args(call_id, attempt))
         if before is not None or call_id in self._known.holds:
-            self.dropped.append(call_id)
+            self._dropped.append(call_id)
         return settled
 
     def _recover(self, op: RecoverOp) -> bool:
@@ -387,6 +375,7 @@ class Batch:
         )
         self._count(record, actual, op.plans.get(row.plan_id), HoldState.OPEN, None, op.now_ms)
         self._add("recover_hold", (op.call_id,))
+        self._rewritten[op.call_id] = row._replace(state=HoldState.RECOVERED.value)
         return True
 
     def _release(self, call_id: str) -> bool:
@@ -394,7 +383,7 @@ class Batch:
         if row is None or row.state != _OPEN:
             return False
         ending = holds.release(self._lines.get(call_id, _NO_HOLD), self.counters, self.buckets, self._clock_ms)
-        self.dropped.append(call_id)
+        self._dropped.append(call_id)
         self._change(ending.counters, ending.buckets)
         return True
 
@@ -442,6 +431,10 @@ class Batch:
             events = settled_events(self._wanted, told, corrects, hold.stock, self.counters, ending.counters, now_ms)
         # Nothing raises from here on: an op changes all or nothing.
         self._add("add_record", columns)
+        hour_ms = row.started_ms - row.started_ms % HOUR_MS
+        if self._clock_ms >= hour_ms + HOUR_MS:
+            # Its hour may be summed up: see ``rolling``.
+            self._add("add_late", (hour_ms, row.call_id))
         if owed is not None:
             self._add("add_owed", owed)
         for event in events:
@@ -481,8 +474,8 @@ class Batch:
 
     def _write(self) -> Steps[None]:
         parts = [AskMany(query, rows) for query, rows in self._writes.items()]
-        if self.dropped:
-            parts.append(AskMany("drop_holds", [(call_id,) for call_id in self.dropped]))
+        if self._dropped:
+            parts.append(AskMany("drop_holds", [(call_id,) for call_id in self._dropped]))
         # In the order in which they were locked.
         were = self._counters_read
         if counters := [key + row for key, row in self.counters.items() if row is not were[key]]:
@@ -493,6 +486,14 @@ class Batch:
         if parts:
             # Sorted, so that the same few combinations come again.
             yield AskAll(sorted(parts, key=_query_of))
+
+
+def _known_of(rows: Mapping[K, R], keys: set[K]) -> tuple[dict[K, R], list[K]]:
+    """The rows of these keys that are known, and the keys of the others in order."""
+    if not rows:
+        return {}, sorted(keys)
+    found = {key: rows[key] for key in keys if key in rows}
+    return found, sorted(keys - found.keys()) if len(found) < len(keys) else []
 
 
 def _query_of(part: AskMany) -> str:

@@ -36,6 +36,17 @@ class AskAll(NamedTuple):
     parts: Sequence[AskMany]
 
 
+class AskEach(NamedTuple):
+    """Statements that find rows, carried out in this order; answered with one list of rows for each."""
+
+    parts: Sequence[AskMany]
+
+
+class Stamp(NamedTuple):
+    """Answered with one row, which is the same again only if nothing was written into the database in between, by
+    whomever; or with none, by a database that cannot tell or that others may write into at the same time."""
+
+
 class Script(NamedTuple):
     """Statements as a text, for migrations; answered with no rows. ``postgres`` is the text for Postgres where that
     differs."""
@@ -44,7 +55,7 @@ class Script(NamedTuple):
     postgres: str | None = None
 
 
-Step: TypeAlias = Ask | AskMany | AskAll | Script
+Step: TypeAlias = Ask | AskMany | AskAll | AskEach | Stamp | Script
 Steps: TypeAlias = Generator[Step, Rows, T]
 Work: TypeAlias = Callable[[], Steps[T]]
 

@@ -90,10 +90,18 @@ class SqlEvents:
         return await self._database.write(lambda: _prune(now_ms, limit, nobody=nobody), durable=False)
 
     async def deliveries(
-        self, *, event_id: str | None = None, state: str | None = None, target: str | None = None, limit: int = 100
+        self,
+        *,
+        event_id: str | None = None,
+        state: str | None = None,
+        target: str | None = None,
+        after: tuple[int, str, str] | None = None,
+        limit: int = 100,
     ) -> Sequence[Delivery]:
-        """Latest event first."""
+        """Latest event first; see ``ports.Deliveries``."""
+        before_ms, before_id, after_target = (2**62, "", "") if after is None else after
         asked = {"event_id": event_id or "", "state": state or "", "target": target or "", "limit": limit}
+        asked |= {"before_ms": before_ms, "before_id": before_id, "after_target": after_target}
         rows = await self._database.report(alone("deliveries", **asked))
         return [Delivery(_event(row[:5]), *row[5:]) for row in rows]
 

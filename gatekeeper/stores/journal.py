@@ -42,6 +42,11 @@ class FileJournal:
         # Files of dead processes that we hold, each with what is still to be settled of it.
         self._claimed: dict[Path, tuple[int, set[str]]] = {}
 
+    @property
+    def waiting(self) -> int:
+        """How many records of ours, and of dead processes that we have claimed, the ledger does not have yet."""
+        return len(self._open) + sum(len(left) for _, left in self._claimed.values())
+
     async def append(self, settlement: Settlement) -> None:
         """Durable when it returns. Raises Fault (world ``journal``)."""
         line = _line(settlement)

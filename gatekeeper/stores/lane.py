@@ -14,9 +14,11 @@ from typing import Any
 from gatekeeper.errors import Fault
 from gatekeeper.rules.limits import Granted
 from gatekeeper.rules.notices import Wanted
-from gatekeeper.stores.batch import Batch, Known, Vanished
+from gatekeeper.stores.batch import Batch
 from gatekeeper.stores.database import Database, Rejected, fault
+from gatekeeper.stores.known import Known, Vanished
 from gatekeeper.stores.ops import ExtendOp, Held, HoldOp, Op, ReleaseOp
+from gatekeeper.tallies import Tallies
 
 _LOG = logging.getLogger(__name__)
 # A batch is what its first waiter waits for: 256 calls are some 20 ms of work.
@@ -47,6 +49,7 @@ class Lane:
         self._patience_s = patience_s
         # What a settle writes beside its record; see ``ports.Events``.
         self.wanted: Wanted | None = None
+        self.tallies = Tallies()
         self._known = Known()
         self._queue: deque[_Waiting] = deque()
         self._running: list[_Waiting] = []
@@ -186,6 +189,7 @@ class Lane:
                 return made[-1].work()
 
             try:
+                began_s = asyncio.get_running_loop().time()
                 answers: list[Any] = await self._database.write(work, durable=durable)
             except Vanished:
                 self._known.doubt()
@@ -195,7 +199,9 @@ class Lane:
                 if attempt == attempts:
                     raise
             else:
-                self._known.remember(made[-1])
+                self.tallies.batch_sizes.add(len(ops))
+                self.tallies.batch_seconds.add(asyncio.get_running_loop().time() - began_s)
+                made[-1].remembered()
                 return answers
         raise AssertionError("unreachable")
 

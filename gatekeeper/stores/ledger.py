@@ -5,31 +5,20 @@ recovery appends one correction, so that sums over records and counters are the 
 """
 
 import asyncio
-import logging
 from collections.abc import Mapping, Sequence
 
 from gatekeeper.clock import Clock
-from gatekeeper.errors import Fault
-from gatekeeper.ports import BucketState, CounterState, Extension, HoldOrder, Progress, Settled, Settlement
-from gatekeeper.rules import rates, replays
+from gatekeeper.ports import BucketState, CounterState, Extension, HoldOrder, InFlight, Progress, Settled, Settlement
+from gatekeeper.rules import rates
 from gatekeeper.rules.holds import HoldState
 from gatekeeper.rules.limits import BucketKey, BucketRow, CounterKey, Denied, Granted
 from gatekeeper.rules.plans import Plan
-from gatekeeper.rules.windows import DAY_MS, months_from
 from gatekeeper.stores.database import AskMany, Database, Steps, alone
+from gatekeeper.stores.forgetting import Forgetter
 from gatekeeper.stores.lane import Lane
 from gatekeeper.stores.ops import ExtendOp, HoldOp, RecoverOp, SettleOp
 from gatekeeper.stores.rows import HoldRow, ids, keys_text
-
-_LOG = logging.getLogger(__name__)
-# As many as a heartbeat's worth of a busy gateway; the rest at the next one.
-FORGOTTEN_AT_ONCE = 5_000
-# Made while nobody writes into them: this month, too, for a database that is new.
-MONTHS_AHEAD = 3
-# A call that was recovered may still be settled truly in its own billing period, or just after it.
-CORRECTED_WITHIN_MS = 35 * DAY_MS
-# Who looks into a failing upstream does so within a quarter; the record of the call itself stays.
-ATTEMPTS_KEPT_MS = 100 * DAY_MS
+from gatekeeper.tallies import Tallies
 
 
 class SqlLedger:
@@ -39,7 +28,16 @@ class SqlLedger:
         self._database = database
         self._clock = clock
         self._lane = Lane(database, clock.now_ms)
-        self._forget_ms = 0
+        self._forgetter = Forgetter(database)
+
+    def count_in(self, tallies: Tallies) -> None:
+        """From now on batches are counted there."""
+        self._lane.tallies = tallies
+
+    async def in_flight(self) -> InFlight:
+        """How much is held and waits to be told, of all processes."""
+        ((holds, tokens, waiting, dead),) = await self._database.report(alone("in_flight"))
+        return InFlight(holds, tokens, waiting, dead)
 
     async def hold(self, order: HoldOrder) -> Granted | Denied:
         """Hold on all lines or on none. Asking again for the same open call changes nothing and is granted the same;
@@ -78,39 +76,18 @@ class SqlLedger:
 
     async def recover(self, now_ms: int, plans: Mapping[str, Plan], *, limit: int = 100) -> int:
         """Settle the holds whose time is over, at their last progress; returns how many this caller recovered. A plan
-        that is not in ``plans`` prices no overage. Forgotten are those recovered more than 35 days ago, and responses
-        that were billed more than 62 days ago, and tries of more than 100 days ago that did not serve their calls."""
+        that is not in ``plans`` prices no overage. Once a day, what nobody asks for any more is forgotten: see
+        ``forgetting``."""
         rows = await self._database.read(alone("expired_holds", now_ms=now_ms, limit=limit))
         ops = [RecoverOp(row[0], now_ms, plans) for row in rows]
         answers = await asyncio.gather(*(self._lane.carry_out(op) for op in ops), return_exceptions=True)
         # One hold that cannot be settled must not keep the others from being counted: it is told when it is alone.
         failures = [answer for answer in answers if isinstance(answer, BaseException)]
         recovered = sum(answer is True for answer in answers)
-        if now_ms >= self._forget_ms:
-            await self._forget(now_ms)
+        await self._forgetter.turn(now_ms)
         if failures and not recovered:
             raise failures[0]
         return recovered
-
-    async def _forget(self, now_ms: int) -> None:
-        """Once a day: make room for the months to come, and forget what nobody asks for any more."""
-        await self._make_months(now_ms)
-        await self._database.write(alone("forget_recovered", before_ms=now_ms - CORRECTED_WITHIN_MS), durable=False)
-        forget = alone("forget_responses", before_ms=now_ms - replays.KEPT_MS, limit=FORGOTTEN_AT_ONCE)
-        forgotten = await self._database.write(forget, durable=False)
-        tries = alone("forget_attempts", before_ms=now_ms - ATTEMPTS_KEPT_MS, limit=FORGOTTEN_AT_ONCE)
-        tried = await self._database.write(tries, durable=False)
-        self._forget_ms = now_ms if FORGOTTEN_AT_ONCE in (len(forgotten), len(tried)) else now_ms + DAY_MS
-
-    async def _make_months(self, now_ms: int) -> None:
-        """Where it fails (this user may not make tables, a report reads them all) records stand in the partition that
-        takes everything, until it works another day."""
-        for month in months_from(now_ms, MONTHS_AHEAD):
-            try:
-                await self._database.write(alone("make_month", month=month), durable=False)
-            except Fault as failure:
-                _LOG.warning("no partition for the records of %s: %s", month, failure)
-                return
 
     async def counters(self, keys: Sequence[CounterKey]) -> Sequence[CounterState]:
         """The state of each counter, zeros where there is no row."""

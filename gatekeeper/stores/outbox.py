@@ -103,6 +103,19 @@ class SqlOutbox:
         work = alone("resend_batch", id=batch.id, attempts=batch.attempts, now_ms=now_ms)
         return bool(await self._database.write(work))
 
+    async def redate_batch(self, batch: Batch, now_ms: int) -> Batch | None:
+        """It was surely counted nowhere: from now on it is one of the present period."""
+
+        def work() -> Steps[Batch | None]:
+            rows = yield Ask("billed_customer", {"customer_id": batch.customer_id})
+            start_ms, end_ms, ts_ms = billing.redated(now_ms, rows[0][0] if rows else 0)
+            proof = {"id": batch.id, "attempts": batch.attempts}
+            if not (yield Ask("redate_batch", {**proof, "start_ms": start_ms, "end_ms": end_ms, "ts_ms": ts_ms})):
+                return None
+            return replace(batch, period_start_ms=start_ms, period_end_ms=end_ms, ts_ms=ts_ms, late=True)
+
+        return await self._database.write(work)
+
     async def reopen_batch(self, identifier: str, error: str, now_ms: int) -> Batch | None:
         """Send it again under a new identifier, or give it up."""
 
@@ -158,10 +171,17 @@ class SqlOutbox:
         return [_batch(row) for row in rows]
 
     async def batches(
-        self, *, state: BatchState | None = None, customer_id: str | None = None, limit: int = 100
+        self,
+        *,
+        state: BatchState | None = None,
+        customer_id: str | None = None,
+        after: tuple[int, str] | None = None,
+        limit: int = 100,
     ) -> Sequence[Batch]:
-        """The latest first."""
-        work = alone("batches", state=state or "", customer_id=customer_id or "", limit=limit)
+        """The latest first; see ``ports.Outbox``."""
+        before_ms, before_id = (2**62, "") if after is None else after
+        asked = {"state": state or "", "customer_id": customer_id or "", "before_ms": before_ms, "before_id": before_id}
+        work = alone("batches", **asked, limit=limit)
         return [_batch(row) for row in await self._database.report(work)]
 
     async def batch(self, batch_id: str) -> Batch | None:

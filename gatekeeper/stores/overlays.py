@@ -7,7 +7,7 @@ number has seen all that there is.
 from collections.abc import Sequence
 
 from gatekeeper.ports import CounterState
-from gatekeeper.rules.limits import CounterKey, Mode, Scope
+from gatekeeper.rules.limits import CounterKey, Mode, Release, scope_named
 from gatekeeper.rules.overlays import Family, Overlay, Snapshot
 from gatekeeper.stores.database import Ask, Database, Row, Steps, alone
 
@@ -30,7 +30,7 @@ class SqlOverlays:
         return await self._database.write(lambda: _changed(_asking("add_overlay", overlay)))
 
     async def change_overlay(self, overlay: Overlay) -> bool:
-        """Name, cap, mode and zone; False when it is not (any more) at that version."""
+        """Name, cap, mode, zone and release; False when it is not (any more) at that version."""
         return await self._database.write(lambda: _changed(_asking("change_overlay", overlay)))
 
     async def drop_overlay(self, overlay: Overlay) -> bool:
@@ -91,12 +91,12 @@ def _changed(ask: Ask) -> Steps[bool]:
 
 def _overlay(row: Row) -> Overlay:
     name, family, *rest = row
-    shown, scope, subject, dimension, span, cap, mode, zone, created_ms, updated_ms, version = rest
+    shown, scope, subject, dimension, span, cap, mode, zone, created_ms, updated_ms, version, release = rest
     return Overlay(
         name,
         Family(family),
         shown,
-        Scope(scope),
+        scope_named(scope),
         subject,
         dimension,
         span,
@@ -106,4 +106,5 @@ def _overlay(row: Row) -> Overlay:
         created_ms,
         updated_ms,
         version,
+        Release(release),
     )

@@ -11,10 +11,12 @@ import asyncpg
 from gatekeeper.stores.database import (
     Ask,
     AskAll,
+    AskEach,
     AskMany,
     Rejected,
     Row,
     Rows,
+    Stamp,
     Step,
     Steps,
     Work,
@@ -22,7 +24,7 @@ from gatekeeper.stores.database import (
     fault,
     rejected,
 )
-from gatekeeper.stores.queries import as_one, for_postgres
+from gatekeeper.stores.queries import as_each, as_one, for_postgres
 
 T = TypeVar("T")
 CONNECTIONS_MAX = 8
@@ -215,11 +217,21 @@ class PostgresDatabase:
                 found: Rows = await connection.fetch(query.text, *_columns(step.rows))
                 return found
             await connection.executemany(query.text, step.rows)
+        elif isinstance(step, AskEach):
+            return await self._each(connection, step)
         elif isinstance(step, AskAll):
             await self._all(connection, step)
-        else:
+        elif not isinstance(step, Stamp):
             await connection.execute(step.postgres or step.text, timeout=SCRIPT_TIMEOUT_S)
         return ()
+
+    async def _each(self, connection: Any, step: AskEach) -> list[list[Row]]:
+        """The same for statements that find rows."""
+        answers: list[list[Row]] = [[] for _ in step.parts]
+        args = [column for part in step.parts for column in _columns(part.rows)]
+        for number, row in await connection.fetch(as_each(tuple([part.query for part in step.parts])), *args):
+            answers[number].append(row)
+        return answers
 
     async def _all(self, connection: Any, step: AskAll) -> None:
         """One round trip for all that can go into one statement."""

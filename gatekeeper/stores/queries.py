@@ -1,6 +1,7 @@
 """The statements of the store, read from .sql files: a name, a sentence, the text. The rule: no SQL in Python code.
 
-Two files hold them: ``queries.sql`` for both databases and ``queries_postgres.sql`` for what must differ.
+``queries.sql`` and ``reports.sql`` hold them for both databases, ``queries_postgres.sql`` and ``reports_postgres.sql``
+what must differ.
 """
 
 import re
@@ -17,15 +18,19 @@ _VALUES = re.compile(r"(.*?VALUES )(\([^()]*\))(.*)", re.DOTALL)
 _PLACE = re.compile(r"\{(\w+)\}")
 # What the places stand for, each making a query of its own: the planner sees only what it must. WHO and OF are filters
 # (by customer and key; by the subject of a scope, whose customer is named where it lives under one), BY is what sums
-# are told apart by, PER the spans of time, WHAT the amounts that a pace is of.
+# are told apart by, WHAT the amounts that a pace is of, ORDER which rows are kept.
 _PLACES: Mapping[str, Mapping[str, str]] = {
+    "named": {"": "", "/named": "AND call_id IN (:call_id, :correction)"},
     "who": {
         "": "",
         "/customer": "AND customer_id = :customer_id",
         "/key": "AND key_id = :key_id",
         "/both": "AND key_id = :key_id AND customer_id = :customer_id",
     },
+    "only": {"": "", "/odd": "AND (outcome <> 'complete' OR status >= 400)"},
     "by": {
+        "/all": "CAST(NULL AS TEXT)",
+        "/time": "(at_ms - :start_ms) / :step_ms",
         "/global": "CAST('*' AS TEXT)",
         "/customer": "customer_id",
         "/user": "customer_id || '/' || user_id",
@@ -33,9 +38,9 @@ _PLACES: Mapping[str, Mapping[str, str]] = {
         "/key": "key_id",
         "/plan": "plan_id",
         "/route": "route",
+        "/upstream": "upstream",
         "/model": "model",
     },
-    "per": {"/day": "day", "/hour": "started_ms / 3600000"},
     "what": {"/cost": "cost_nano", "/charge": "charge_nano", "/units": "units_micro"},
     "of": {
         "": "",
@@ -46,7 +51,17 @@ _PLACES: Mapping[str, Mapping[str, str]] = {
         "/of_plan": "AND plan_id = :subject",
         "/of_route": "AND route = :subject",
         "/of_model": "AND model = :subject",
+        "/of_both": "AND customer_id = :customer_id AND key_id = :subject",
     },
+    "order": {"/dearest": "ORDER BY 5 DESC, 4 DESC, 3 DESC, 1", "/latest": "ORDER BY 1 DESC"},
+}
+# By which index SQLite finds the sums of one subject; follows from `of`.
+_VIA: Mapping[str, str] = {
+    "/of_customer": " INDEXED BY usage_sum_of_customer",
+    "/of_user": " INDEXED BY usage_sum_of_customer",
+    "/of_agent": " INDEXED BY usage_sum_of_customer",
+    "/of_key": " INDEXED BY usage_sum_of_key",
+    "/of_both": " INDEXED BY usage_sum_of_key",
 }
 
 
@@ -65,7 +80,7 @@ class Query:
 @cache
 def named() -> Mapping[str, Query]:
     """All statements that both databases share, or that SQLite has its own way."""
-    return parse((HERE / "queries.sql").read_text())
+    return {**parse((HERE / "queries.sql").read_text()), **parse((HERE / "reports.sql").read_text())}
 
 
 @cache
@@ -77,7 +92,8 @@ def for_sqlite() -> Mapping[str, Query]:
 @cache
 def for_postgres() -> Mapping[str, Query]:
     """All statements as Postgres takes them."""
-    ours = {**named(), **parse((HERE / "queries_postgres.sql").read_text())}
+    files = ("queries_postgres.sql", "reports_postgres.sql")
+    ours = {**named(), **{name: query for file in files for name, query in parse((HERE / file).read_text()).items()}}
     return {name: _numbered(query, "$") for name, query in ours.items()}
 
 
@@ -85,12 +101,24 @@ def for_postgres() -> Mapping[str, Query]:
 def as_one(names: tuple[str, ...]) -> str:
     """Several statements of Postgres as one, whose parameters follow each other: they see the same rows, and none sees
     what another changes."""
+    return f"WITH {_parts(names)} SELECT 1"
+
+
+@cache
+def as_each(names: tuple[str, ...]) -> str:
+    """Several statements of Postgres that find rows (and lock them) as one, carried out in this order. Each row comes
+    as the number of its statement and a tuple."""
+    found = " UNION ALL ".join(f"SELECT {number}, part_{number} FROM part_{number}" for number in range(len(names)))
+    return f"WITH {_parts(names)} {found}"
+
+
+def _parts(names: tuple[str, ...]) -> str:
     parts, count = [], 0
     for number, name in enumerate(names):
         query = for_postgres()[name]
         parts.append(f"part_{number} AS ({_shifted(query.text, count)})")
         count += len(query.parameters)
-    return f"WITH {', '.join(parts)} SELECT 1"
+    return ", ".join(parts)
 
 
 def _shifted(text: str, by: int) -> str:
@@ -124,7 +152,7 @@ def _filled(name: str, text: str) -> Iterator[tuple[str, str]]:
     """Every way to fill the places of a text, with the name that it makes: the places in the order of ``_PLACES``."""
     places = [place for place in _PLACES if place in _PLACE.findall(text)]
     for ways in product(*(_PLACES[place].items() for place in places)):
-        filled = text
+        filled = text.replace("{via}", next((_VIA[suffix] for suffix, _ in ways if suffix in _VIA), ""))
         for place, (_, written) in zip(places, ways, strict=True):
             filled = filled.replace(f"{{{place}}}", written)
         yield name + "".join(suffix for suffix, _ in ways), filled

@@ -51,6 +51,14 @@ SELECT id, name, plan_id, created_ms, anchor_ms, email, disabled_ms, stripe_cust
 SELECT id, name, plan_id, created_ms, anchor_ms, email, disabled_ms, stripe_customer_id
 FROM customer WHERE id > :after ORDER BY id LIMIT :limit;
 
+-- name: customers_found
+-- A page of the customers in whose words something stands, and who are on a plan.
+SELECT id, name, plan_id, created_ms, anchor_ms, email, disabled_ms, stripe_customer_id
+FROM customer WHERE id > :after AND (CAST(:plan_id AS TEXT) IS NULL OR plan_id = :plan_id)
+    AND (CAST(:find AS TEXT) IS NULL OR LOWER(id) LIKE :find ESCAPE '!' OR LOWER(name) LIKE :find ESCAPE '!'
+        OR LOWER(email) LIKE :find ESCAPE '!' OR LOWER(stripe_customer_id) LIKE :find ESCAPE '!')
+ORDER BY id LIMIT :limit;
+
 -- name: update_customer
 -- A row back says that there was one.
 UPDATE customer SET name = :name, plan_id = :plan_id, anchor_ms = :anchor_ms, email = :email,
@@ -94,6 +102,15 @@ FROM api_key WHERE customer_id = :customer_id AND id > :after ORDER BY id LIMIT 
 -- The first time stays. A row back says that there is such a key.
 UPDATE api_key SET revoked_ms = COALESCE(revoked_ms, :now_ms) WHERE id = :id RETURNING id;
 
+-- name: expire_key
+-- Never lets a key live longer. A row back says that there is such a key, and that it is not revoked.
+UPDATE api_key SET expires_ms = CASE WHEN expires_ms < :expires_ms THEN expires_ms ELSE :expires_ms END
+WHERE id = :id AND revoked_ms IS NULL RETURNING id;
+
+-- name: revoke_keys
+-- A row back for each that was good until now.
+UPDATE api_key SET revoked_ms = :now_ms WHERE customer_id = :customer_id AND revoked_ms IS NULL RETURNING id;
+
 -- name: touch_key
 -- Never moves the time of last use back.
 UPDATE api_key SET last_used_ms = :used_ms WHERE id = :id AND (last_used_ms IS NULL OR last_used_ms < :used_ms);
@@ -103,6 +120,10 @@ UPDATE api_key SET last_used_ms = :used_ms WHERE id = :id AND (last_used_ms IS N
 SELECT h.call_id, h.admitted_month, h.customer_id, h.key_id, h.user_id, h.agent_id, h.plan_id, h.route, h.upstream,
     h.model, h.owner, h.state, h.started_ms, h.expires_ms, h.output_tokens, h.progress_units_micro, h.output_seen, h.lines
 FROM hold h WHERE h.call_id IN (VALUES (:call_id));
+
+-- name: held_calls
+-- Which of those calls are held.
+SELECT h.call_id FROM hold h WHERE h.call_id IN (VALUES (:call_id));
 
 -- name: recorded_calls
 -- Which of those calls are on record: they are over.
@@ -184,8 +205,41 @@ DELETE FROM hold WHERE call_id IN (VALUES (:call_id));
 UPDATE hold SET state = 'recovered' WHERE call_id = :call_id;
 
 -- name: forget_recovered
--- Calls that nobody will settle any more.
-DELETE FROM hold WHERE state = 'recovered' AND expires_ms <= :before_ms;
+-- Calls that nobody will settle any more, some at a time.
+DELETE FROM hold WHERE call_id IN (
+    SELECT call_id FROM hold WHERE state = 'recovered' AND expires_ms <= :before_ms ORDER BY expires_ms LIMIT :limit
+) RETURNING call_id;
+
+-- name: idle_buckets
+-- Buckets that nobody has charged for long and that are empty since at any rate of a unit (a million) a period.
+SELECT scope, subject, dimension, per_ms, spent, at_ms FROM bucket
+WHERE at_ms < :before_ms AND spent / 1000000 < (:before_ms - at_ms) / per_ms LIMIT :limit;
+
+-- name: forget_buckets
+-- Those of them that are as they were found.
+DELETE FROM bucket WHERE rowid IN (
+    WITH w (scope, subject, dimension, per_ms, spent, at_ms) AS (
+        VALUES (:scope, :subject, :dimension, :per_ms, :spent, :at_ms)
+    )
+    SELECT b.rowid FROM w CROSS JOIN bucket b ON b.scope = w.scope AND b.subject = w.subject
+        AND b.dimension = w.dimension AND b.per_ms = w.per_ms WHERE b.spent = w.spent AND b.at_ms = w.at_ms
+);
+
+-- name: empty_counters
+-- Counters of nothing, of windows that began long ago. One that never turns comes again with the next call.
+SELECT scope, subject, dimension, span, start_ms, used, held FROM counter
+WHERE used = 0 AND held = 0 AND start_ms < :before_ms AND span <> 'total' LIMIT :limit;
+
+-- name: forget_counters
+-- Those of them that still count nothing.
+DELETE FROM counter WHERE rowid IN (
+    WITH w (scope, subject, dimension, span, start_ms, used, held) AS (
+        VALUES (:scope, :subject, :dimension, :span, :start_ms, :used, :held)
+    )
+    SELECT c.rowid FROM w CROSS JOIN counter c ON c.scope = w.scope AND c.subject = w.subject
+        AND c.dimension = w.dimension AND c.span = w.span AND c.start_ms = w.start_ms
+    WHERE c.used = w.used AND c.held = w.held
+);
 
 -- name: renew_hold
 -- A sign of life: neither expiry nor progress goes back.
@@ -348,7 +402,8 @@ DELETE FROM event WHERE id IN (
 SELECT e.id, e.kind, e.customer_id, e.created_ms, e.content, d.target, d.state, d.attempts, d.next_ms, d.sent_ms, d.error
 FROM delivery d JOIN event e ON e.id = d.event_id
 WHERE (CAST(:event_id AS TEXT) = '' OR d.event_id = :event_id) AND (CAST(:state AS TEXT) = '' OR d.state = :state)
-    AND (CAST(:target AS TEXT) = '' OR d.target = :target)
+    AND (CAST(:target AS TEXT) = '' OR d.target = :target) AND e.created_ms <= :before_ms
+    AND (e.created_ms < :before_ms OR e.id < :before_id OR (e.id = :before_id AND d.target > :after_target))
 ORDER BY e.created_ms DESC, e.id DESC, d.target LIMIT :limit;
 
 -- name: retry_deliveries
@@ -384,18 +439,6 @@ SELECT call_id, admitted_month, customer_id, key_id, user_id, agent_id, plan_id,
     usage, meters, evidence, meter_hash, request_bytes, response_bytes, response_id, overrun_micro, model_requested
 FROM usage_record WHERE started_ms < :before_ms {who} ORDER BY started_ms DESC, call_id DESC LIMIT :limit;
 
--- name: usage_total
--- Sums over records. A correction is no request.
-SELECT COUNT(*) - COUNT(corrects), COALESCE(CAST(SUM(units_micro) AS BIGINT), 0),
-    COALESCE(CAST(SUM(charge_nano) AS BIGINT), 0), COALESCE(CAST(SUM(cost_nano) AS BIGINT), 0), MAX(started_ms)
-FROM usage_record WHERE started_ms >= :start_ms AND started_ms < :end_ms {who};
-
--- name: usage_by_day
--- The same sums for each UTC day.
-SELECT day, COUNT(*) - COUNT(corrects), COALESCE(CAST(SUM(units_micro) AS BIGINT), 0),
-    COALESCE(CAST(SUM(charge_nano) AS BIGINT), 0), COALESCE(CAST(SUM(cost_nano) AS BIGINT), 0), MAX(started_ms)
-FROM usage_record WHERE started_ms >= :start_ms AND started_ms < :end_ms {who} GROUP BY day ORDER BY day;
-
 -- name: unbalanced_counters
 -- The doctor's question: counters whose figures are not the sums over the records and the open holds; also sums that
 -- stand on no counter.
@@ -420,21 +463,25 @@ GROUP BY scope, subject, dimension, span, start_ms HAVING SUM(used) <> SUM(taken
 ORDER BY scope, subject, dimension, span, start_ms LIMIT :limit;
 
 -- name: unbalanced_calls
--- The doctor's question: records that took something else of a counter of units than they say.
+-- The doctor's question: records that took something else of a counter of units than they say. A correction may take
+-- from one model what it gives to another.
 SELECT r.call_id, json_extract(l.value, '$[6]'), r.units_micro FROM usage_record r CROSS JOIN json_each(r.lines) l
 WHERE json_extract(l.value, '$[2]') = 'units' AND json_extract(l.value, '$[6]') <> r.units_micro
+    AND (r.corrects IS NULL OR json_extract(l.value, '$[0]') NOT LIKE '%model')
 ORDER BY r.call_id;
 
 -- name: unlike_counters
 -- The same by another way: counters of units against the units of the records that stand on them, each record once,
--- whatever its lines say that it took.
+-- whatever its lines say that it took; but what a correction takes from one model or gives to another only they say.
 SELECT scope, subject, dimension, span, start_ms, CAST(SUM(used) AS BIGINT), CAST(SUM(units) AS BIGINT),
     COUNT(*) OVER ()
 FROM (
     SELECT scope, subject, dimension, span, start_ms, used, 0 AS units FROM counter WHERE dimension = 'units'
     UNION ALL
     SELECT scope, subject, dimension, span, start_ms, 0, units_micro FROM (
-        SELECT DISTINCT r.call_id, r.units_micro, json_extract(l.value, '$[0]') AS scope, json_extract(l.value, '$[1]') AS subject,
+        SELECT DISTINCT r.call_id, CASE WHEN r.corrects IS NOT NULL AND json_extract(l.value, '$[0]') LIKE '%model'
+                THEN json_extract(l.value, '$[6]') ELSE r.units_micro END AS units_micro,
+            json_extract(l.value, '$[0]') AS scope, json_extract(l.value, '$[1]') AS subject,
             json_extract(l.value, '$[2]') AS dimension, json_extract(l.value, '$[3]') AS span,
             json_extract(l.value, '$[4]') AS start_ms
         FROM usage_record r CROSS JOIN json_each(r.lines) l
@@ -444,22 +491,39 @@ GROUP BY scope, subject, dimension, span, start_ms HAVING SUM(used) <> SUM(units
 ORDER BY scope, subject, dimension, span, start_ms LIMIT :limit;
 
 -- name: strange_lines
--- Records that count on a counter of somebody else or of another time, or take something else than they say.
+-- Records that count on a counter of somebody else or of another time, or take something else than they say. A
+-- correction may take from one model what it gives to another: the rest of the subject must be its own.
 SELECT call_id, what, COUNT(*) OVER () FROM (
     SELECT call_id, CASE
         WHEN subject <> COALESCE(CASE scope WHEN 'global' THEN '*' WHEN 'customer' THEN customer_id
             WHEN 'user' THEN customer_id || '/' || user_id WHEN 'agent' THEN customer_id || '/' || agent_id
-            WHEN 'key' THEN key_id WHEN 'plan' THEN plan_id WHEN 'route' THEN route WHEN 'model' THEN model END, '')
+            WHEN 'key' THEN key_id WHEN 'plan' THEN plan_id WHEN 'route' THEN route WHEN 'model' THEN model
+            WHEN 'plan,route' THEN plan_id || ',' || route WHEN 'plan,model' THEN plan_id || ',' || model
+            WHEN 'customer,route' THEN customer_id || ',' || route
+            WHEN 'customer,model' THEN customer_id || ',' || model
+            WHEN 'user,agent' THEN customer_id || '/' || user_id || ',' || customer_id || '/' || agent_id
+            WHEN 'user,key' THEN customer_id || '/' || user_id || ',' || key_id
+            WHEN 'user,route' THEN customer_id || '/' || user_id || ',' || route
+            WHEN 'user,model' THEN customer_id || '/' || user_id || ',' || model
+            WHEN 'agent,key' THEN customer_id || '/' || agent_id || ',' || key_id
+            WHEN 'agent,route' THEN customer_id || '/' || agent_id || ',' || route
+            WHEN 'agent,model' THEN customer_id || '/' || agent_id || ',' || model
+            WHEN 'key,route' THEN key_id || ',' || route WHEN 'key,model' THEN key_id || ',' || model
+            WHEN 'route,model' THEN route || ',' || model END, '')
             THEN 'counts on the ' || scope || ' ' || subject
         WHEN start_ms > started_ms OR started_ms - start_ms >= CASE span WHEN 'hour' THEN 3600000
             WHEN 'day' THEN 90000000 WHEN 'total' THEN 9000000000000 ELSE 2682000000 END
             THEN 'counts in a ' || span || ' that it was not in'
-        WHEN dimension = 'units' AND taken <> units_micro THEN 'counts other units than it has'
+        WHEN dimension = 'units' AND taken <> units_micro AND (corrects IS NULL OR scope NOT LIKE '%model')
+            THEN 'counts other units than it has'
         WHEN dimension = 'requests' AND corrects IS NULL AND taken NOT IN (0, 1000000) THEN 'is not one request'
         WHEN dimension = 'dollars' AND corrects IS NULL AND taken <> COALESCE(cost_nano, 0)
             THEN 'counts other dollars than it cost' END AS what
     FROM (
-        SELECT r.call_id, r.customer_id, r.user_id, r.agent_id, r.key_id, r.plan_id, r.route, r.model, r.started_ms,
+        SELECT r.call_id, r.customer_id, r.user_id, r.agent_id, r.key_id, r.plan_id, r.route, r.started_ms,
+            CASE WHEN r.corrects IS NULL OR json_extract(l.value, '$[0]') NOT LIKE '%model' THEN r.model
+                WHEN json_extract(l.value, '$[0]') = 'model' THEN json_extract(l.value, '$[1]')
+                ELSE substr(json_extract(l.value, '$[1]'), instr(json_extract(l.value, '$[1]'), ',') + 1) END AS model,
             r.corrects, r.note, r.units_micro, r.cost_nano, json_extract(l.value, '$[0]') AS scope, json_extract(l.value, '$[1]') AS subject,
             json_extract(l.value, '$[2]') AS dimension, json_extract(l.value, '$[3]') AS span,
             json_extract(l.value, '$[4]') AS start_ms, json_extract(l.value, '$[6]') AS taken
@@ -613,6 +677,15 @@ WHERE customer_id = :customer_id AND started_ms >= :start_ms AND started_ms < :e
     AND (started_ms > :after_ms OR (started_ms = :after_ms AND call_id > :after_id))
 ORDER BY started_ms, call_id LIMIT :limit;
 
+-- name: latest
+-- A page of all records, latest admission first: what comes before a place.
+SELECT call_id, admitted_month, customer_id, key_id, user_id, agent_id, plan_id, route, upstream, model, method, path,
+    status, outcome, streamed, started_ms, ended_ms, first_byte_ms, units_micro, source, note, charge_nano, cost_nano,
+    usage, meters, evidence, meter_hash, request_bytes, response_bytes, response_id, overrun_micro, model_requested, corrects, lines
+FROM usage_record
+WHERE started_ms <= :before_ms AND (started_ms < :before_ms OR call_id < :before_id)
+ORDER BY started_ms DESC, call_id DESC LIMIT :limit;
+
 -- name: limit_revision
 -- How often overlays and resets were changed; no row: never.
 SELECT number FROM limit_revision WHERE id = 1;
@@ -623,7 +696,7 @@ INSERT INTO limit_revision (id, number) VALUES (1, 1) ON CONFLICT (id) DO UPDATE
 
 -- name: overlays
 -- All limits as operators set them.
-SELECT id, family, name, scope, subject, dimension, span, cap, mode, zone, created_ms, updated_ms, version
+SELECT id, family, name, scope, subject, dimension, span, cap, mode, zone, created_ms, updated_ms, version, release
 FROM limit_overlay ORDER BY id;
 
 -- name: resets
@@ -634,14 +707,14 @@ WHERE reset_ms >= :since_ms OR span = 'total' GROUP BY scope, subject, dimension
 -- name: add_overlay
 -- A row back says that nobody has set a limit there.
 INSERT INTO limit_overlay (id, family, name, scope, subject, dimension, span, cap, mode, zone, created_ms, updated_ms,
-    version)
+    version, release)
 VALUES (:id, :family, :name, :scope, :subject, :dimension, :span, :cap, :mode, :zone, :created_ms, :updated_ms,
-    :version)
+    :version, :release)
 ON CONFLICT DO NOTHING RETURNING id;
 
 -- name: change_overlay
 -- A row back says that it was still as it was read.
-UPDATE limit_overlay SET name = :name, cap = :cap, mode = :mode, zone = :zone, updated_ms = :updated_ms,
+UPDATE limit_overlay SET name = :name, cap = :cap, mode = :mode, zone = :zone, release = :release, updated_ms = :updated_ms,
     version = version + 1
 WHERE id = :id AND created_ms = :created_ms AND version = :version RETURNING version;
 
@@ -662,37 +735,6 @@ WHERE c.scope = :scope AND c.dimension = :dimension AND c.span = :span AND c.sta
         SELECT 1 FROM counter d WHERE d.scope = c.scope AND d.subject = c.subject AND d.dimension = c.dimension
             AND d.span = c.span AND d.start_ms > c.start_ms AND d.start_ms <= :now_ms)
 ORDER BY c.used DESC, c.subject LIMIT :limit;
-
--- name: spend_total
--- Sums over records, and how many of them have no known cost. A correction is no request.
-SELECT NULL, COUNT(*) - COUNT(corrects), CAST(COALESCE(SUM(units_micro), 0) AS BIGINT),
-    CAST(COALESCE(SUM(charge_nano), 0) AS BIGINT), CAST(COALESCE(SUM(cost_nano), 0) AS BIGINT),
-    COUNT(CASE WHEN cost_nano IS NULL AND corrects IS NULL THEN 1 END)
-FROM usage_record WHERE started_ms >= :start_ms AND started_ms < :end_ms {of};
-
--- name: spend_by
--- The same sums for each of what they are told apart by, the dearest first.
-SELECT {by}, COUNT(*) - COUNT(corrects), CAST(COALESCE(SUM(units_micro), 0) AS BIGINT),
-    CAST(COALESCE(SUM(charge_nano), 0) AS BIGINT), CAST(COALESCE(SUM(cost_nano), 0) AS BIGINT),
-    COUNT(CASE WHEN cost_nano IS NULL AND corrects IS NULL THEN 1 END)
-FROM usage_record WHERE started_ms >= :start_ms AND started_ms < :end_ms {of}
-GROUP BY 1 ORDER BY 5 DESC, 4 DESC, 3 DESC, 1 LIMIT :limit;
-
--- name: spend_per
--- The same sums for each span of time that has records, the latest first.
-SELECT {per}, COUNT(*) - COUNT(corrects), CAST(COALESCE(SUM(units_micro), 0) AS BIGINT),
-    CAST(COALESCE(SUM(charge_nano), 0) AS BIGINT), CAST(COALESCE(SUM(cost_nano), 0) AS BIGINT),
-    COUNT(CASE WHEN cost_nano IS NULL AND corrects IS NULL THEN 1 END)
-FROM usage_record WHERE started_ms >= :start_ms AND started_ms < :end_ms {of}
-GROUP BY 1 ORDER BY 1 DESC LIMIT :limit;
-
--- name: paces
--- What each subject took since an instant, and before it; only those who took enough since.
-SELECT {by}, CAST(COALESCE(SUM(CASE WHEN started_ms >= :recent_ms THEN {what} END), 0) AS BIGINT),
-    CAST(COALESCE(SUM(CASE WHEN started_ms < :recent_ms THEN {what} END), 0) AS BIGINT), MIN(started_ms)
-FROM usage_record WHERE started_ms >= :start_ms AND started_ms < :end_ms AND {by} IS NOT NULL {of}
-GROUP BY 1 HAVING COALESCE(SUM(CASE WHEN started_ms >= :recent_ms THEN {what} END), 0) >= :least
-ORDER BY 2 DESC, 1 LIMIT :limit;
 
 -- name: owing_customers
 -- A page of customers with usage that is in no batch yet; all, or those that the biller knows.
@@ -802,6 +844,11 @@ WHERE id = :id AND state = 'waiting' AND attempts = :attempts RETURNING id;
 -- The biller does not have it: its day begins anew.
 UPDATE meter_batch SET first_sent_ms = :now_ms WHERE id = :id AND state = 'waiting' AND attempts = :attempts RETURNING id;
 
+-- name: redate_batch
+-- Surely counted nowhere, and its own invoice is closed: it goes to the present period, under its identifier.
+UPDATE meter_batch SET period_start_ms = :start_ms, period_end_ms = :end_ms, ts_ms = :ts_ms, late = 1
+WHERE id = :id AND state = 'waiting' AND attempts = :attempts RETURNING id;
+
 -- name: reopen_batch
 -- Accepted, and later found not to count: sent again under another identifier, as the old one is used up.
 UPDATE meter_batch SET state = :state, identifier = :identifier, reopened = reopened + 1, next_ms = :now_ms,
@@ -836,12 +883,19 @@ FROM meter_batch b
 WHERE b.customer_id = :customer_id AND b.meter = :meter AND b.ts_ms >= :start_ms AND b.ts_ms < :end_ms AND b.value > 0
 ORDER BY b.ts_ms, b.id;
 
+-- name: in_flight
+-- Holds with their output tokens, and deliveries that wait or were given up: each by an index.
+SELECT (SELECT COUNT(*) FROM hold WHERE state = 'open'),
+    (SELECT COALESCE(CAST(SUM(output_tokens) AS BIGINT), 0) FROM hold WHERE state = 'open'),
+    (SELECT COUNT(*) FROM delivery WHERE state = 'waiting'), (SELECT COUNT(*) FROM delivery WHERE state = 'dead');
+
 -- name: batches
 -- How batches stand, the latest first; an empty text filters nothing.
 SELECT b.id, b.customer_id, b.meter, b.period_start_ms, b.period_end_ms, b.value, b.ts_ms, b.identifier, b.state, b.late,
     b.carried_micro, b.left_micro, b.created_ms, b.next_ms, b.attempts, b.reopened, b.first_sent_ms, b.sent_ms, b.error, NULL
 FROM meter_batch b
 WHERE (CAST(:state AS TEXT) = '' OR b.state = :state) AND (CAST(:customer_id AS TEXT) = '' OR b.customer_id = :customer_id)
+    AND b.created_ms <= :before_ms AND (b.created_ms < :before_ms OR b.id < :before_id)
 ORDER BY b.created_ms DESC, b.id DESC LIMIT :limit;
 
 -- name: batch
@@ -881,6 +935,28 @@ GROUP BY plan_id, route, model ORDER BY 6 DESC, 5 DESC, 1, 2, 3;
 -- How far a customer's usage of a period has been told.
 SELECT state, CAST(SUM(value) AS BIGINT) FROM meter_batch
 WHERE customer_id = :customer_id AND period_start_ms = :start_ms GROUP BY state ORDER BY state;
+
+-- name: allowance_batches
+-- What was told, and waits, of one subscription item in one period.
+SELECT state, CAST(SUM(value) AS BIGINT) FROM meter_batch
+WHERE customer_id = :customer_id AND period_start_ms = :start_ms AND ts_ms >= :since_ms AND state IN ('waiting', 'sent')
+GROUP BY state;
+
+-- name: allowance_owed
+-- What a customer owes and no batch has, as "owing", with how much it is.
+SELECT plan_id, period_start_ms, COALESCE(period_end_ms, period_start_ms + 2678400000) AS end_ms,
+    CASE WHEN settled_ms > COALESCE(period_end_ms, period_start_ms + 2678400000) + :grace_ms THEN 1 ELSE 0 END AS late,
+    CASE WHEN started_ms < :old_ms THEN 1 ELSE 0 END AS old, CAST(SUM(units_micro) AS BIGINT)
+FROM owed WHERE batch_id IS NULL AND customer_id = :customer_id
+GROUP BY 1, 2, 3, 4, 5 ORDER BY 2, 3, 1, 4, 5;
+
+-- name: residues
+-- What the next batches of a customer have to carry.
+SELECT meter, residue_micro FROM meter_account WHERE customer_id = :customer_id;
+
+-- name: batch_charge
+-- What the calls of a batch were charged above what their plan includes.
+SELECT COUNT(*), CAST(COALESCE(SUM(charge_nano), 0) AS BIGINT) FROM owed WHERE batch_id = :batch_id;
 
 -- name: customers_by_plan
 -- How many customers each plan has, without those that are disabled.
@@ -990,6 +1066,20 @@ WHERE state = 'waiting' AND next_ms <= :now_ms AND id IN (
 UPDATE biller_event SET state = :state, next_ms = :next_ms, error = :error
 WHERE id = :id AND state = 'waiting' AND attempts = :attempts RETURNING id;
 
+-- name: letters
+-- What the biller has sent, the latest first.
+SELECT id, kind, body, state, received_ms, next_ms, attempts, error FROM biller_event
+WHERE CAST(:state AS TEXT) = '' OR state = :state ORDER BY received_ms DESC, id DESC LIMIT :limit;
+
+-- name: letter
+-- One of them.
+SELECT id, kind, body, state, received_ms, next_ms, attempts, error FROM biller_event WHERE id = :id;
+
+-- name: retry_events
+-- Anew: all that was given up, or one that is not done. Whoever works on it now has lost it.
+UPDATE biller_event SET state = 'waiting', next_ms = :now_ms, attempts = 0
+WHERE (CAST(:id AS TEXT) = '' AND state = 'dead') OR (id = :id AND state <> 'done') RETURNING id;
+
 -- name: forget_biller_events
 -- What ended long ago.
 DELETE FROM biller_event WHERE state <> 'waiting' AND id IN (
@@ -1013,3 +1103,238 @@ WHERE invoice.status <> 'paid';
 SELECT id, account, number, status, reason, currency, total_cents, due_cents, paid_cents, attempts, created_ms,
     period_start_ms, period_end_ms, subscription_id, page, pdf
 FROM invoice WHERE customer_id = :customer_id ORDER BY created_ms DESC, id DESC LIMIT :limit;
+
+-- name: create_login
+-- A row back says that id and email are new.
+INSERT INTO login (id, email, created_ms, role, customer_id, password, disabled_ms, last_ms)
+VALUES (:id, :email, :created_ms, :role, :customer_id, :password, :disabled_ms, :last_ms)
+ON CONFLICT DO NOTHING RETURNING id;
+
+-- name: login
+-- Whoever has this id.
+SELECT id, email, created_ms, role, customer_id, password, disabled_ms, last_ms FROM login WHERE id = :id;
+
+-- name: login_of
+-- Whoever has this address.
+SELECT id, email, created_ms, role, customer_id, password, disabled_ms, last_ms FROM login WHERE email = :email;
+
+-- name: operators
+-- A page of those who have a role.
+SELECT id, email, created_ms, role, customer_id, password, disabled_ms, last_ms
+FROM login WHERE role IS NOT NULL AND id > :after ORDER BY id LIMIT :limit;
+
+-- name: logins_of_customer
+-- A page of a customer's people.
+SELECT id, email, created_ms, role, customer_id, password, disabled_ms, last_ms
+FROM login WHERE customer_id = :customer_id AND id > :after ORDER BY id LIMIT :limit;
+
+-- name: lock_logins
+-- Nobody else changes who may sign in meanwhile; in SQLite the open write transaction sees to that.
+SELECT 1;
+
+-- name: other_owners
+-- Whether somebody else is an owner who can sign in.
+SELECT COUNT(*) FROM login
+WHERE role = 'owner' AND disabled_ms IS NULL AND password IS NOT NULL AND id <> :id;
+
+-- name: email_taken
+-- Whether somebody else has the address.
+SELECT COUNT(*) FROM login WHERE email = :email AND id <> :id;
+
+-- name: update_login
+-- A row back says that there was one.
+UPDATE login SET email = :email, role = :role, customer_id = :customer_id, password = :password,
+    disabled_ms = :disabled_ms, last_ms = :last_ms
+WHERE id = :id RETURNING id;
+
+-- name: touch_login
+-- When somebody signed in last; never moves a time back.
+UPDATE login SET last_ms = :now_ms WHERE id = :id AND (last_ms IS NULL OR last_ms < :now_ms);
+
+-- name: add_session
+-- Signed in.
+INSERT INTO session (digest, login_id, created_ms, expires_ms) VALUES (:digest, :login_id, :created_ms, :expires_ms);
+
+-- name: session
+-- A session with its login, where both hold.
+SELECT s.digest, s.login_id, s.created_ms, s.expires_ms,
+    l.id, l.email, l.created_ms, l.role, l.customer_id, l.password, l.disabled_ms, l.last_ms
+FROM session s JOIN login l ON l.id = s.login_id
+WHERE s.digest = :digest AND s.expires_ms > :now_ms AND l.disabled_ms IS NULL;
+
+-- name: extend_session
+-- Used: it ends later.
+UPDATE session SET expires_ms = :expires_ms WHERE digest = :digest AND expires_ms < :expires_ms;
+
+-- name: end_session
+-- Signed out.
+DELETE FROM session WHERE digest = :digest RETURNING digest;
+
+-- name: end_sessions
+-- Signed out everywhere.
+DELETE FROM session WHERE login_id = :login_id RETURNING digest;
+
+-- name: forget_sessions
+-- What ended by itself, some at a time.
+DELETE FROM session WHERE digest IN (
+    SELECT digest FROM session WHERE expires_ms <= :now_ms ORDER BY expires_ms LIMIT :limit
+) RETURNING digest;
+
+-- name: add_link
+-- A link that signs in, once.
+INSERT INTO link (digest, login_id, expires_ms) VALUES (:digest, :login_id, :expires_ms);
+
+-- name: link_login
+-- Whose link it is, without using it.
+SELECT l.id, l.email, l.created_ms, l.role, l.customer_id, l.password, l.disabled_ms, l.last_ms
+FROM link k JOIN login l ON l.id = k.login_id
+WHERE k.digest = :digest AND k.expires_ms > :now_ms AND l.disabled_ms IS NULL;
+
+-- name: use_link
+-- A row back says that it was there, in time.
+DELETE FROM link WHERE digest = :digest AND expires_ms > :now_ms RETURNING login_id;
+
+-- name: end_links
+-- No link of this login signs in any more.
+DELETE FROM link WHERE login_id = :login_id RETURNING digest;
+
+-- name: forget_links
+-- What nobody used in time, some at a time.
+DELETE FROM link WHERE digest IN (
+    SELECT digest FROM link WHERE expires_ms <= :now_ms ORDER BY expires_ms LIMIT :limit
+) RETURNING digest;
+
+-- name: end_token
+-- Signed out before it expires; or, by one digest for all of a login, those that expire before.
+INSERT INTO ended_token (digest, expires_ms) VALUES (:digest, :expires_ms)
+ON CONFLICT (digest) DO UPDATE SET expires_ms = excluded.expires_ms WHERE ended_token.expires_ms < excluded.expires_ms;
+
+-- name: token_login
+-- Whose token it is, where it was not signed out.
+SELECT l.id, l.email, l.created_ms, l.role, l.customer_id, l.password, l.disabled_ms, l.last_ms
+FROM login l WHERE l.id = :id AND l.disabled_ms IS NULL
+    AND NOT EXISTS (SELECT 1 FROM ended_token e WHERE e.digest = :digest)
+    AND NOT EXISTS (SELECT 1 FROM ended_token e WHERE e.digest = :whole AND e.expires_ms > :expires_ms);
+
+-- name: forget_tokens
+-- What has expired since, some at a time.
+DELETE FROM ended_token WHERE digest IN (
+    SELECT digest FROM ended_token WHERE expires_ms <= :now_ms ORDER BY expires_ms LIMIT :limit
+) RETURNING digest;
+
+-- name: open_failure
+-- A row for whoever has none, so that it can be locked.
+INSERT INTO failure (name, count, since_ms, closed_ms) VALUES (:name, 0, :now_ms, 0) ON CONFLICT DO NOTHING;
+
+-- name: failure
+-- How somebody stands, locked until the end of the transaction.
+SELECT count, since_ms, closed_ms FROM failure WHERE name = :name;
+
+-- name: failure_seen
+-- How somebody stands, without a lock.
+SELECT count, since_ms, closed_ms FROM failure WHERE name = :name;
+
+-- name: set_failure
+-- How somebody stands now.
+UPDATE failure SET count = :count, since_ms = :since_ms, closed_ms = :closed_ms WHERE name = :name;
+
+-- name: forget_failure
+-- It went well.
+DELETE FROM failure WHERE name = :name RETURNING name;
+
+-- name: pardon_failure
+-- That try was none in vain.
+UPDATE failure SET count = count - 1 WHERE name = :name AND count > 0;
+
+-- name: forget_failures
+-- What is long ago, some at a time.
+DELETE FROM failure WHERE name IN (
+    SELECT name FROM failure WHERE since_ms < :before_ms AND closed_ms < :now_ms ORDER BY since_ms LIMIT :limit
+) RETURNING name;
+
+-- name: begin_deed
+-- Before the change.
+INSERT INTO deed (id, at_ms, actor, action, subject, state, detail)
+VALUES (:id, :at_ms, :actor, :action, :subject, :state, :detail);
+
+-- name: end_deed
+-- After it, once.
+UPDATE deed SET state = :state, detail = :detail, subject = CASE WHEN CAST(:subject AS TEXT) = '' THEN subject ELSE :subject END
+WHERE id = :id AND state = 'begun';
+
+-- name: deeds
+-- The latest first; an empty filter is none.
+SELECT id, at_ms, actor, action, subject, state, detail FROM deed
+WHERE id < :before ORDER BY id DESC LIMIT :limit;
+
+-- name: deeds_of_actor
+-- What one has done, the latest first.
+SELECT id, at_ms, actor, action, subject, state, detail FROM deed
+WHERE actor = :actor AND id < :before ORDER BY id DESC LIMIT :limit;
+
+-- name: deeds_on_subject
+-- What was done to one thing, the latest first.
+SELECT id, at_ms, actor, action, subject, state, detail FROM deed
+WHERE subject = :subject AND id < :before ORDER BY id DESC LIMIT :limit;
+
+-- name: deeds_of_actor_on_subject
+-- What one has done to one thing, the latest first.
+SELECT id, at_ms, actor, action, subject, state, detail FROM deed
+WHERE subject = :subject AND actor = :actor AND id < :before ORDER BY id DESC LIMIT :limit;
+
+-- name: forget_repeats
+-- What is older than a day, some at a time.
+DELETE FROM repeat WHERE key IN (
+    SELECT key FROM repeat WHERE at_ms < :before_ms ORDER BY at_ms LIMIT :limit
+) RETURNING key;
+
+-- name: claim_repeat
+-- A row back says that it is the first within a day.
+INSERT INTO repeat (key, fingerprint, status, answer, at_ms) VALUES (:key, :fingerprint, 0, '', :now_ms)
+ON CONFLICT (key) DO UPDATE SET fingerprint = excluded.fingerprint, status = 0, answer = '', at_ms = excluded.at_ms
+WHERE repeat.at_ms < :before_ms RETURNING key;
+
+-- name: repeat
+-- What the first was answered.
+SELECT fingerprint, status, answer FROM repeat WHERE key = :key;
+
+-- name: answer_repeat
+-- The first was answered.
+UPDATE repeat SET status = :status, answer = :answer WHERE key = :key AND status = 0;
+
+-- name: drop_repeat
+-- The first changed nothing.
+DELETE FROM repeat WHERE key = :key RETURNING key;
+
+-- name: customer_locked
+-- One customer, locked until the end of the transaction.
+SELECT id, name, plan_id, created_ms, anchor_ms, email, disabled_ms, stripe_customer_id FROM customer WHERE id = :id;
+
+-- name: add_alert
+-- A row back says that it is new, and not one too many.
+INSERT INTO alert (id, customer_id, measure, span, threshold, created_ms)
+SELECT :id, :customer_id, :measure, :span, CAST(:threshold AS BIGINT), CAST(:created_ms AS BIGINT)
+WHERE (SELECT COUNT(*) FROM alert WHERE customer_id = :customer_id) < :most
+ON CONFLICT DO NOTHING RETURNING id;
+
+-- name: alerts
+-- One customer's.
+SELECT id, customer_id, measure, span, threshold, created_ms, told_ms FROM alert WHERE customer_id = :customer_id
+ORDER BY created_ms, id;
+
+-- name: drop_alert
+-- A row back says that it was his.
+DELETE FROM alert WHERE customer_id = :customer_id AND id = :id RETURNING id;
+
+-- name: alerts_in_use
+-- Of customers who called of late: nobody else's figures have changed.
+SELECT a.id, a.customer_id, a.measure, a.span, a.threshold, a.created_ms, a.told_ms, c.anchor_ms
+FROM alert a JOIN customer c ON c.id = a.customer_id
+WHERE a.id > :after AND EXISTS (
+    SELECT 1 FROM usage_record r WHERE r.customer_id = a.customer_id AND r.started_ms >= :since_ms
+)
+ORDER BY a.id LIMIT :limit;
+
+-- name: alert_told
+-- In the window that began then it was told.
+UPDATE alert SET told_ms = :told_ms WHERE id = :id RETURNING id;

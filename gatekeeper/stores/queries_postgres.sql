@@ -28,6 +28,30 @@ SELECT h.call_id, h.admitted_month, h.customer_id, h.key_id, h.user_id, h.agent_
 FROM hold h WHERE h.call_id = ANY(CAST(:call_id AS TEXT[]))
 ORDER BY h.call_id FOR UPDATE OF h;
 
+-- name: forget_buckets
+-- Those of them that are as they were found.
+DELETE FROM bucket b
+USING unnest(
+    CAST(:scope AS TEXT[]), CAST(:subject AS TEXT[]), CAST(:dimension AS TEXT[]), CAST(:per_ms AS BIGINT[]),
+    CAST(:spent AS BIGINT[]), CAST(:at_ms AS BIGINT[])
+) w (scope, subject, dimension, per_ms, spent, at_ms)
+WHERE b.scope = w.scope AND b.subject = w.subject AND b.dimension = w.dimension AND b.per_ms = w.per_ms
+    AND b.spent = w.spent AND b.at_ms = w.at_ms;
+
+-- name: forget_counters
+-- Those of them that still count nothing.
+DELETE FROM counter c
+USING unnest(
+    CAST(:scope AS TEXT[]), CAST(:subject AS TEXT[]), CAST(:dimension AS TEXT[]), CAST(:span AS TEXT[]),
+    CAST(:start_ms AS BIGINT[]), CAST(:used AS BIGINT[]), CAST(:held AS BIGINT[])
+) w (scope, subject, dimension, span, start_ms, used, held)
+WHERE c.scope = w.scope AND c.subject = w.subject AND c.dimension = w.dimension AND c.span = w.span
+    AND c.start_ms = w.start_ms AND c.used = w.used AND c.held = w.held;
+
+-- name: held_calls
+-- Which of those calls are held.
+SELECT h.call_id FROM hold h WHERE h.call_id = ANY(CAST(:call_id AS TEXT[]));
+
 -- name: recorded_calls
 -- Which of those calls are on record: they are over. LATERAL with its LIMIT asks, for each call, its own month alone.
 SELECT r.call_id
@@ -114,10 +138,12 @@ GROUP BY scope, subject, dimension, span, start_ms HAVING SUM(used) <> SUM(taken
 ORDER BY scope, subject, dimension, span, start_ms LIMIT :limit;
 
 -- name: unbalanced_calls
--- The doctor's question: records that took something else of a counter of units than they say.
+-- The doctor's question: records that took something else of a counter of units than they say. A correction may take
+-- from one model what it gives to another.
 SELECT r.call_id, CAST(l ->> 6 AS BIGINT), r.units_micro
 FROM usage_record r CROSS JOIN jsonb_array_elements(CAST(r.lines AS JSONB)) l
 WHERE l ->> 2 = 'units' AND CAST(l ->> 6 AS BIGINT) <> r.units_micro
+    AND (r.corrects IS NULL OR l ->> 0 NOT LIKE '%model')
 ORDER BY r.call_id;
 
 -- name: ensure_counter
@@ -268,14 +294,16 @@ WHERE t.scope = v.scope AND t.subject = v.subject AND t.dimension = v.dimension 
 
 -- name: unlike_counters
 -- The same by another way: counters of units against the units of the records that stand on them, each record once,
--- whatever its lines say that it took.
+-- whatever its lines say that it took; but what a correction takes from one model or gives to another only they say.
 SELECT scope, subject, dimension, span, start_ms, CAST(SUM(used) AS BIGINT), CAST(SUM(units) AS BIGINT),
     COUNT(*) OVER ()
 FROM (
     SELECT scope, subject, dimension, span, start_ms, used, 0 AS units FROM counter WHERE dimension = 'units'
     UNION ALL
     SELECT scope, subject, dimension, span, start_ms, 0, units_micro FROM (
-        SELECT DISTINCT r.call_id, r.units_micro, l ->> 0 AS scope, l ->> 1 AS subject, l ->> 2 AS dimension, l ->> 3 AS span,
+        SELECT DISTINCT r.call_id, CASE WHEN r.corrects IS NOT NULL AND l ->> 0 LIKE '%model'
+                THEN CAST(l ->> 6 AS BIGINT) ELSE r.units_micro END AS units_micro,
+            l ->> 0 AS scope, l ->> 1 AS subject, l ->> 2 AS dimension, l ->> 3 AS span,
             CAST(l ->> 4 AS BIGINT) AS start_ms
         FROM usage_record r CROSS JOIN jsonb_array_elements(CAST(r.lines AS JSONB)) l
     ) each_record WHERE dimension = 'units'
@@ -284,22 +312,39 @@ GROUP BY scope, subject, dimension, span, start_ms HAVING SUM(used) <> SUM(units
 ORDER BY scope, subject, dimension, span, start_ms LIMIT :limit;
 
 -- name: strange_lines
--- Records that count on a counter of somebody else or of another time, or take something else than they say.
+-- Records that count on a counter of somebody else or of another time, or take something else than they say. A
+-- correction may take from one model what it gives to another: the rest of the subject must be its own.
 SELECT call_id, what, COUNT(*) OVER () FROM (
     SELECT call_id, CASE
         WHEN subject <> COALESCE(CASE scope WHEN 'global' THEN '*' WHEN 'customer' THEN customer_id
             WHEN 'user' THEN customer_id || '/' || user_id WHEN 'agent' THEN customer_id || '/' || agent_id
-            WHEN 'key' THEN key_id WHEN 'plan' THEN plan_id WHEN 'route' THEN route WHEN 'model' THEN model END, '')
+            WHEN 'key' THEN key_id WHEN 'plan' THEN plan_id WHEN 'route' THEN route WHEN 'model' THEN model
+            WHEN 'plan,route' THEN plan_id || ',' || route WHEN 'plan,model' THEN plan_id || ',' || model
+            WHEN 'customer,route' THEN customer_id || ',' || route
+            WHEN 'customer,model' THEN customer_id || ',' || model
+            WHEN 'user,agent' THEN customer_id || '/' || user_id || ',' || customer_id || '/' || agent_id
+            WHEN 'user,key' THEN customer_id || '/' || user_id || ',' || key_id
+            WHEN 'user,route' THEN customer_id || '/' || user_id || ',' || route
+            WHEN 'user,model' THEN customer_id || '/' || user_id || ',' || model
+            WHEN 'agent,key' THEN customer_id || '/' || agent_id || ',' || key_id
+            WHEN 'agent,route' THEN customer_id || '/' || agent_id || ',' || route
+            WHEN 'agent,model' THEN customer_id || '/' || agent_id || ',' || model
+            WHEN 'key,route' THEN key_id || ',' || route WHEN 'key,model' THEN key_id || ',' || model
+            WHEN 'route,model' THEN route || ',' || model END, '')
             THEN 'counts on the ' || scope || ' ' || subject
         WHEN start_ms > started_ms OR started_ms - start_ms >= CASE span WHEN 'hour' THEN 3600000
             WHEN 'day' THEN 90000000 WHEN 'total' THEN 9000000000000 ELSE 2682000000 END
             THEN 'counts in a ' || span || ' that it was not in'
-        WHEN dimension = 'units' AND taken <> units_micro THEN 'counts other units than it has'
+        WHEN dimension = 'units' AND taken <> units_micro AND (corrects IS NULL OR scope NOT LIKE '%model')
+            THEN 'counts other units than it has'
         WHEN dimension = 'requests' AND corrects IS NULL AND taken NOT IN (0, 1000000) THEN 'is not one request'
         WHEN dimension = 'dollars' AND corrects IS NULL AND taken <> COALESCE(cost_nano, 0)
             THEN 'counts other dollars than it cost' END AS what
     FROM (
-        SELECT r.call_id, r.customer_id, r.user_id, r.agent_id, r.key_id, r.plan_id, r.route, r.model, r.started_ms,
+        SELECT r.call_id, r.customer_id, r.user_id, r.agent_id, r.key_id, r.plan_id, r.route, r.started_ms,
+            CASE WHEN r.corrects IS NULL OR l ->> 0 NOT LIKE '%model' THEN r.model
+                WHEN l ->> 0 = 'model' THEN l ->> 1
+                ELSE substr(l ->> 1, strpos(l ->> 1, ',') + 1) END AS model,
             r.corrects, r.note, r.units_micro, r.cost_nano, l ->> 0 AS scope, l ->> 1 AS subject, l ->> 2 AS dimension, l ->> 3 AS span,
             CAST(l ->> 4 AS BIGINT) AS start_ms, CAST(l ->> 6 AS BIGINT) AS taken
         FROM usage_record r CROSS JOIN jsonb_array_elements(CAST(r.lines AS JSONB)) l
@@ -347,3 +392,16 @@ WITH due AS MATERIALIZED (
 UPDATE biller_event e SET next_ms = :lease_ms, attempts = e.attempts + 1 FROM due
 WHERE e.id = due.id AND e.state = 'waiting' AND e.next_ms <= :now_ms
 RETURNING e.id, e.kind, e.body, e.attempts;
+
+-- name: lock_logins
+-- Nobody else changes who may sign in meanwhile. The number is ours for ever.
+SELECT pg_advisory_xact_lock(7316202606);
+
+-- name: failure
+-- How somebody stands, locked until the end of the transaction.
+SELECT count, since_ms, closed_ms FROM failure WHERE name = :name FOR UPDATE;
+
+-- name: customer_locked
+-- One customer, locked until the end of the transaction.
+SELECT id, name, plan_id, created_ms, anchor_ms, email, disabled_ms, stripe_customer_id FROM customer WHERE id = :id
+FOR UPDATE;

@@ -18,9 +18,7 @@ from gatekeeper.ports import (
     Holding,
     HoldOrder,
     Key,
-    UsageDay,
     UsageRecord,
-    UsageTotal,
 )
 from gatekeeper.rules.charges import Counted
 from gatekeeper.rules.holds import HeldLine, HeldRate, Hold, HoldState, held_lines
@@ -297,16 +295,6 @@ def merged(rows: list[UsageRecord]) -> UsageRecord | None:
         charge_nano=first.charge_nano + later.charge_nano,
         cost_nano=cost if cost is None else (first.cost_nano or 0) + (later.cost_nano or 0),
     )
-
-
-def total_of(row: Row) -> UsageTotal:
-    """From the sums in order."""
-    return UsageTotal(*row)
-
-
-def day_of(row: Row) -> UsageDay:
-    """From the day, then the sums in order."""
-    return UsageDay(row[0], total_of(row[1:]))
 
 
 def _storable(text: str | None) -> str | None:

@@ -16,7 +16,21 @@ from pathlib import Path
 from typing import TypeVar
 
 from gatekeeper.errors import Fault
-from gatekeeper.stores.database import Ask, AskAll, AskMany, Row, Rows, Script, Step, Steps, Work, fault, rejected
+from gatekeeper.stores.database import (
+    Ask,
+    AskAll,
+    AskEach,
+    AskMany,
+    Row,
+    Rows,
+    Script,
+    Stamp,
+    Step,
+    Steps,
+    Work,
+    fault,
+    rejected,
+)
 from gatekeeper.stores.queries import Query, for_rows, for_sqlite
 from gatekeeper.stores.worker import Worker
 
@@ -156,8 +170,14 @@ class SqliteDatabase:
         self._writer.connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES_MAX}").fetchone()
 
     def _transaction(self, work: Work[T]) -> T:
-        with self._in_the_gate():
+        gate = self._gate
+        assert gate is not None
+        # ``_in_the_gate`` without a generator: every batch comes by.
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        try:
             return self._writer.transaction(work, "BEGIN IMMEDIATE")
+        finally:
+            fcntl.flock(gate, fcntl.LOCK_UN)
 
     def _sync(self) -> None:
         """What ``PRAGMA synchronous = FULL`` does at the end of each commit, here for all commits until now at once and
@@ -207,6 +227,8 @@ class _Thread:
         self._texts: dict[tuple[str, int], str] = {}
         self._pragmas = (f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}", "PRAGMA foreign_keys = ON", *pragmas)
         self._connection: sqlite3.Connection | None = None
+        # What other connections had committed when the transaction under way began, once that was asked for.
+        self._version: int | None = None
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -237,6 +259,7 @@ class _Thread:
         """Runs the work; commits, or rolls back and raises."""
         connection = self.connection
         connection.execute(begin)
+        self._version = None
         try:
             result = self._drive(work())
             connection.execute("COMMIT")
@@ -280,6 +303,14 @@ class _Thread:
             for part in step.parts:
                 self._many(self._queries[part.query], part.rows)
             return ()
+        if isinstance(step, AskEach):
+            return [self._many(self._queries[part.query], part.rows) for part in step.parts]
+        if isinstance(step, Stamp):
+            # What other connections have committed, and what this one has changed, whether it was committed or not.
+            connection = self.connection
+            if self._version is None:
+                (self._version,) = connection.execute("PRAGMA data_version").fetchone()
+            return [(self._version, connection.total_changes)]
         self._script(step)
         return ()
 

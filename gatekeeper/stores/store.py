@@ -2,31 +2,34 @@
 is one transaction; reports never delay admissions.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
 from gatekeeper.clock import Clock
-from gatekeeper.ports import Attempt, Customer, Holder, Key, Store, UsageDay, UsageRecord, UsageTotal
+from gatekeeper.ports import Attempt, Customer, Holder, Key, Store, UsageRecord
+from gatekeeper.stores.alerts import SqlAlerts
 from gatekeeper.stores.audit import SqlAudit
-from gatekeeper.stores.database import AskMany, Database, Row, Rows, Steps, alone
+from gatekeeper.stores.database import Ask, AskMany, Database, Row, Steps, alone
 from gatekeeper.stores.events import SqlEvents
+from gatekeeper.stores.finding import SqlFinding
 from gatekeeper.stores.ledger import SqlLedger
 from gatekeeper.stores.migrate import migrate
 from gatekeeper.stores.outbox import SqlOutbox
 from gatekeeper.stores.overlays import SqlOverlays
+from gatekeeper.stores.people import SqlPeople
 from gatekeeper.stores.postgres import PostgresDatabase
+from gatekeeper.stores.rolling import SqlRollups
 from gatekeeper.stores.rows import (
     attempt_of,
     customer_args,
     customer_of,
-    day_of,
     holder_of,
     key_args,
     key_of,
     merged,
     record_of,
-    total_of,
 )
 from gatekeeper.stores.spending import SqlSpending
 from gatekeeper.stores.sqlite import SqliteDatabase
@@ -34,7 +37,20 @@ from gatekeeper.stores.statements import SqlStatements
 from gatekeeper.stores.subscriptions import SqlSubscriptions
 
 
-class SqlStore(SqlLedger, SqlEvents, SqlOverlays, SqlSpending, SqlAudit, SqlOutbox, SqlStatements, SqlSubscriptions):
+class SqlStore(
+    SqlLedger,
+    SqlEvents,
+    SqlOverlays,
+    SqlSpending,
+    SqlRollups,
+    SqlFinding,
+    SqlAudit,
+    SqlOutbox,
+    SqlStatements,
+    SqlSubscriptions,
+    SqlPeople,
+    SqlAlerts,
+):
     """See ``ports.Store`` and ``ports.Audit``. Made by ``open_store`` and ``open_reader``."""
 
     # --- customers ---
@@ -48,13 +64,29 @@ class SqlStore(SqlLedger, SqlEvents, SqlOverlays, SqlSpending, SqlAudit, SqlOutb
         rows = await self._database.read(alone("customer", id=customer_id))
         return customer_of(rows[0]) if rows else None
 
-    async def customers(self, *, after: str = "", limit: int = 100) -> Sequence[Customer]:
-        """In the order of their ids, those after ``after``."""
-        return [customer_of(row) for row in await self._database.read(alone("customers", after=after, limit=limit))]
+    async def customers(
+        self, *, after: str = "", limit: int = 100, find: str | None = None, plan_id: str | None = None
+    ) -> Sequence[Customer]:
+        """In the order of their ids, those after ``after``; see ``ports.Customers``."""
+        if find is None and plan_id is None:
+            rows = await self._database.read(alone("customers", after=after, limit=limit))
+        else:
+            like = None if find is None else f"%{_LIKE.sub(_escaped, find.lower())}%"
+            work = alone("customers_found", after=after, limit=limit, find=like, plan_id=plan_id)
+            rows = await self._database.report(work)
+        return [customer_of(row) for row in rows]
 
-    async def update_customer(self, customer: Customer) -> bool:
-        """Replaces all fields but id and created_ms; False when there is none."""
-        return bool(await self._database.write(alone("update_customer", **customer_args(customer))))
+    async def update_customer(self, customer: Customer, before: Customer | None = None) -> bool:
+        """Replaces all fields but id and created_ms; False when there is none, or it is not (any more) ``before``."""
+
+        def work() -> Steps[bool]:
+            if before is not None:
+                rows = yield Ask("customer_locked", {"id": customer.id})
+                if not rows or customer_of(rows[0]) != before:
+                    return False
+            return bool((yield Ask("update_customer", customer_args(customer))))
+
+        return await self._database.write(work)
 
     # --- keys ---
 
@@ -84,6 +116,14 @@ class SqlStore(SqlLedger, SqlEvents, SqlOverlays, SqlSpending, SqlAudit, SqlOutb
         """False when there is no such key; revoking twice keeps the first time."""
         return bool(await self._database.write(alone("revoke_key", id=key_id, now_ms=now_ms)))
 
+    async def expire_key(self, key_id: str, expires_ms: int) -> bool:
+        """Let a key end then, or before if it was to end before; False when there is none that still is good."""
+        return bool(await self._database.write(alone("expire_key", id=key_id, expires_ms=expires_ms)))
+
+    async def revoke_keys(self, customer_id: str, now_ms: int) -> int:
+        """Revoke all keys of a customer; returns how many were not yet."""
+        return len(await self._database.write(alone("revoke_keys", customer_id=customer_id, now_ms=now_ms)))
+
     async def touch_keys(self, last_used_ms: Mapping[str, int]) -> None:
         """Record last use, many keys at once; never moves a time back."""
         # Sorted: two processes that touch the same keys lock them in the same order.
@@ -92,18 +132,6 @@ class SqlStore(SqlLedger, SqlEvents, SqlOverlays, SqlSpending, SqlAudit, SqlOutb
             await self._database.write(lambda: _many("touch_key", rows), durable=False)
 
     # --- what was used ---
-
-    async def usage_total(
-        self, start_ms: int, end_ms: int, *, customer_id: str | None = None, key_id: str | None = None
-    ) -> UsageTotal:
-        """Sums, filtered by customer and key where given."""
-        return total_of((await self._sums("usage_total", start_ms, end_ms, customer_id, key_id))[0])
-
-    async def usage_by_day(
-        self, start_ms: int, end_ms: int, *, customer_id: str | None = None, key_id: str | None = None
-    ) -> Sequence[UsageDay]:
-        """One row a day that has records, oldest first."""
-        return [day_of(row) for row in await self._sums("usage_by_day", start_ms, end_ms, customer_id, key_id)]
 
     async def record(self, call_id: str, *, customer_id: str | None = None) -> UsageRecord | None:
         """One call as it is known in the end (with its correction, where there is one); with ``customer_id`` only that
@@ -124,12 +152,6 @@ class SqlStore(SqlLedger, SqlEvents, SqlOverlays, SqlSpending, SqlAudit, SqlOutb
         name, who = ("records", {}) if customer_id is None else ("records/customer", {"customer_id": customer_id})
         rows = await self._database.report(alone(name, before_ms=before_ms, limit=limit, **who))
         return [record_of(row) for row in rows]
-
-    async def _sums(self, name: str, start_ms: int, end_ms: int, customer_id: str | None, key_id: str | None) -> Rows:
-        suffix = {(False, False): "", (True, False): "/customer", (False, True): "/key", (True, True): "/both"}
-        query = name + suffix[(customer_id is not None, key_id is not None)]
-        work = alone(query, start_ms=start_ms, end_ms=end_ms, customer_id=customer_id, key_id=key_id)
-        return await self._database.report(work)
 
     # --- all of it ---
 
@@ -178,4 +200,10 @@ def _many(query: str, rows: Sequence[Row]) -> Steps[None]:
     yield AskMany(query, rows)
 
 
+def _escaped(found: re.Match[str]) -> str:
+    return f"!{found[0]}"
+
+
+# What means something in a pattern of LIKE, and the sign that takes its meaning away.
+_LIKE = re.compile(r"[%_!]")
 _FOR_EVER_MS = 2**62

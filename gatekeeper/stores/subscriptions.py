@@ -9,7 +9,7 @@ from dataclasses import asdict, astuple, fields
 from typing import Any
 
 from gatekeeper.ports import Customer
-from gatekeeper.ports.subscriptions import Invoice, Kept
+from gatekeeper.ports.subscriptions import Invoice, Kept, Letter
 from gatekeeper.rules.hints import Event
 from gatekeeper.rules.subscriptions import Decision, News, Standing
 from gatekeeper.stores.database import Ask, AskMany, Database, Row, Steps, alone
@@ -95,6 +95,20 @@ class SqlSubscriptions:
 
         await self._database.write(work)
 
+    async def letters(self, *, state: str | None = None, limit: int = 100) -> Sequence[Letter]:
+        """The latest first."""
+        rows = await self._database.report(alone("letters", state=state or "", limit=limit))
+        return [_letter(row) for row in rows]
+
+    async def letter(self, event_id: str) -> Letter | None:
+        """One."""
+        rows = await self._database.read(alone("letter", id=event_id))
+        return _letter(rows[0]) if rows else None
+
+    async def retry_events(self, now_ms: int, event_id: str | None = None) -> int:
+        """Begin anew with what was given up, or with one that is not done."""
+        return len(await self._database.write(alone("retry_events", id=event_id or "", now_ms=now_ms)))
+
     async def forget_biller_events(self, before_ms: int, limit: int) -> int:
         """Forget what ended before; returns how many rows."""
         work = alone("forget_biller_events", before_ms=before_ms, limit=limit)
@@ -147,3 +161,8 @@ class SqlSubscriptions:
             for one in news
             if one.kind in wanted.kinds
         ]
+
+
+def _letter(row: Row) -> Letter:
+    event_id, kind, body, *rest = row
+    return Letter(Event(event_id, kind, body), *rest)

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from gatekeeper.config import parse_gateway
-from gatekeeper.config.gateway import MailSecurity, MailTarget, Secret, WebhookTarget
-from gatekeeper.config.notifications import is_address
+from gatekeeper.config.gateway import MailSecurity, MailServer, MailTarget, Secret, WebhookTarget
+from gatekeeper.config.mail import is_address
 from gatekeeper.diagnostics import Mistakes
 from gatekeeper.rules.notices import Kind, Subscription
 
@@ -72,10 +72,10 @@ thresholds = [100, 50, 100]
         "customers", frozenset({Kind.LIMIT_THRESHOLD}), (50, 100), of_customers=True
     )
     assert customers.target == MailTarget(
-        "smtp.example.com", 587, MailSecurity.STARTTLS, "billing@example.com", (), "postman", Secret("hush"), None
+        MailServer("smtp.example.com", 587, MailSecurity.STARTTLS, "billing@example.com", "postman", Secret("hush"))
     )
-    assert (ops.target.port, ops.target.to) == (465, ("a@x.test", "b@x.test"))
-    assert ops.target.ca_file == Path("etc/ca.pem")
+    assert (ops.target.server.port, ops.target.to) == (465, ("a@x.test", "b@x.test"))
+    assert ops.target.server.ca_file == Path("etc/ca.pem")
     assert "hush" not in repr(customers)
 
 

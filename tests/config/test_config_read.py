@@ -150,7 +150,7 @@ def test_no_secret_shows_in_what_a_log_could_print() -> None:
 
 def test_the_environment_beats_the_file() -> None:
     text = '[server]\nport = 1\n[database]\nurl = "sqlite:///a"\n[admin]\nkey = "b"\n' + UPSTREAM + ROUTE
-    env = {"PORT": "9000", "DATABASE_URL": "postgres://h/d", "ADMIN_API_KEY": "c", "JWT_SECRET": "later"}
+    env = {"PORT": "9000", "DATABASE_URL": "postgres://h/d", "ADMIN_API_KEY": "c", "JWT_SECRET": "j" * 32}
     gateway = parse(text, env)
     assert gateway.server.port == 9000
     assert gateway.database_url.reveal() == "postgresql://h/d"
@@ -497,3 +497,18 @@ def test_a_relative_database_and_other_files_stand_beside_the_gateway_file(tmp_p
     assert gateway.database_url.reveal() == "sqlite:///here.sqlite"
     gateway = load_gateway(tmp_path / "gateway.toml", {"DATABASE_URL": "sqlite:////var/lib/g.sqlite"})
     assert gateway.database_url.reveal() == "sqlite:////var/lib/g.sqlite"
+
+
+def test_a_text_that_is_sent_reads_no_other_directory_than_the_file_does(tmp_path: Path) -> None:
+    path = written(tmp_path, UPSTREAM + ROUTE)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "login.toml").write_text('note = "of somebody else"\n', encoding="utf-8")
+    for named in (str(elsewhere), "elsewhere", "plans/../elsewhere", "."):
+        with pytest.raises(Mistakes) as raised:
+            load_gateway(path, {}, text=f'plans = "{named}"\n' + UPSTREAM + ROUTE)
+        said = raised.value.render()
+        assert "can name no other directory" in said and "somebody else" not in said and "login.toml" not in said
+    assert set(load_gateway(path, {}, text='plans = "plans"\n' + UPSTREAM + ROUTE).plans) == {"free"}
+    sent = {"free.toml": "monthly_price = 9\n"}
+    assert load_gateway(path, {}, text=UPSTREAM + ROUTE, plans=sent).plans["free"].monthly_price == 9

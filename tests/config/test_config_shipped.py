@@ -93,8 +93,8 @@ def test_each_upstream_gets_its_key_where_its_provider_wants_it(tmp_path: Path) 
 
 
 def commented_tables(lines: list[str]) -> list[range]:
-    """Where whole tables stand in comments: from their ``# [[name]]`` to the last comment line after it."""
-    starts = [number for number, line in enumerate(lines) if re.fullmatch(r"# \[\[[a-z._]+\]\]", line)]
+    """Where whole tables stand in comments: from ``# [[name]]`` (or ``# [mail]``) to the last comment line after it."""
+    starts = [number for number, line in enumerate(lines) if re.fullmatch(r"# \[(?:\[[a-z._]+\]|mail)\]", line)]
     plain = [number for number, line in enumerate(lines) if not line.startswith("#")]
     return [range(start, min(number for number in plain if number > start)) for start in starts]
 
@@ -102,17 +102,19 @@ def commented_tables(lines: list[str]) -> list[range]:
 def test_all_commented_tables_of_the_example_load_when_they_are_taken_in(tmp_path: Path) -> None:
     lines = EXAMPLE.read_text(encoding="utf-8").split("\n")
     tables = commented_tables(lines)
-    assert len(tables) == 9
+    assert len(tables) == 12
     inside = {number for table in tables for number in table}
     text = "\n".join(line.removeprefix("# ") if number in inside else line for number, line in enumerate(lines))
     gateway = installed(tmp_path, text, KEYS | SECRETS)
     assert [each.limit.name for each in gateway.limits] == [
         "user-dollars-day",
         "user-acme-alice-dollars-day",
+        "user-model-each-gpt-4o-requests-day",
+        "customer-dollars-day",
         "key-units-images-month",
         "customer-dollars-month",
     ]
-    assert [each.subscription.target for each in gateway.notifications] == ["books", "customers"]
+    assert [each.subscription.target for each in gateway.notifications] == ["books", "customers", "(alerts)"]
     assert [each.limit.name for each in gateway.rates] == ["agent-requests-per-minute"]
     assert [each.pattern for each in gateway.prices] == ["gpt-4o*", "*"]
     assert gateway.usage_shapes[0].name == "acme"

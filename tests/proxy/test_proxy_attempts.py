@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from decimal import Decimal
 
 import pytest
 from fakes.proxies import Bench, FakeCaller, FakeClock
@@ -13,7 +14,11 @@ from gatekeeper.proxy.breakers import Breakers, Standing
 from gatekeeper.proxy.call import CallerGone
 from gatekeeper.proxy.soft import COUNTERS_MAX, KNOWN_S, SoftCaps
 from gatekeeper.rules.breaker import BreakerConfig, Phase
-from gatekeeper.rules.limits import CounterKey, Mode, StockLine
+from gatekeeper.rules.declared import DeclaredLimit
+from gatekeeper.rules.latches import is_latch
+from gatekeeper.rules.limits import CounterKey, Mode, Pair, Release, StockLimit, StockLine, Window
+from gatekeeper.rules.lines import Bounds, Subject, stock_lines
+from gatekeeper.rules.plans import Plan
 
 PLAIN = b'{"model":"a","messages":[]}'
 USAGE = b'{"usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7}}'
@@ -184,11 +189,13 @@ class Counters:
 
     def __init__(self) -> None:
         self.used = 0
+        # The only counter of which anything is used; None: all are alike.
+        self.only: CounterKey | None = None
         self.asked: list[Sequence[CounterKey]] = []
 
     async def counters(self, keys: Sequence[CounterKey]) -> Sequence[CounterState]:
         self.asked.append(keys)
-        return [CounterState(key, self.used, 0) for key in keys]
+        return [CounterState(key, self.used if self.only in (None, key) else 0, 0) for key in keys]
 
 
 def line(subject: str = "acme", own: int = 0, start_ms: int = 0) -> StockLine:
@@ -211,6 +218,26 @@ def test_counters_are_read_once_a_second_and_own_calls_count_at_once():
         clock.now_s += KNOWN_S + 0.1
         assert await soft.asking([line()], 0) is None, "the database knows better"
         assert len(ledger.asked) == 2
+
+    asyncio.run(body())
+
+
+def test_a_soft_limit_that_is_closed_asks_for_a_cheaper_model_in_every_window_until_it_opens():
+    async def body() -> None:
+        limit = StockLimit("s", Pair.CUSTOMER_MODEL, "units", Window.DAY, 10, Mode.SOFT, release=Release.BILLING_PERIOD)
+        who = Subject("acme", "pro", "chat", 0, model="gpt-4o")
+        stock = stock_lines(Plan("pro", "Pro", Decimal(0), None), who, Bounds(), 86_400_000, [DeclaredLimit(limit)])
+        ledger, clock = Counters(), FakeClock()
+        soft = SoftCaps(ledger, clock)  # type: ignore[arg-type]
+        lines = [line for line in stock if line.soft_at is not None]
+        assert [is_latch(line.key) for line in lines] == [False, True]
+        # The new day's own row is empty; its latch says that a day before was used up.
+        ledger.only, ledger.used = lines[1].key, 9
+        assert await soft.asking(lines, 0) is None
+        ledger.used, clock.now_s = 10, clock.now_s + KNOWN_S + 0.1
+        found = await soft.asking(lines, 0)
+        assert found is not None
+        assert (found.name, found.dimension, found.window, found.used) == ("s", "units", "day", 10)
 
     asyncio.run(body())
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from fakes.proxies import CUSTOMER, KEY, SECRET, Bench, FakeCaller
@@ -12,8 +13,22 @@ from gatekeeper.ports import Holder
 from gatekeeper.proxy.access import HOLDER_TTL_S, HOLDERS_MAX
 from gatekeeper.proxy.call import Credentials
 from gatekeeper.proxy.outage import ENDS_S, KEYS_MAX, NOTE, RETRY_S, SEEN_S, Outage
+from gatekeeper.proxy.settle import Settler
+from gatekeeper.rules.declared import DeclaredLimit
 from gatekeeper.rules.keys import digest, make_key
-from gatekeeper.rules.limits import CounterKey, Denied, Granted, Mode, Reason, StockLine
+from gatekeeper.rules.limits import (
+    CounterKey,
+    Denied,
+    Granted,
+    Mode,
+    Reason,
+    Release,
+    Scope,
+    StockLimit,
+    StockLine,
+    Window,
+)
+from gatekeeper.rules.lines import Bounds, Subject, stock_lines
 
 # 33 bytes of input and 30 tokens of output: 63 units at most, 7 in truth.
 ASK = json.dumps({"messages": [], "max_tokens": 30}).encode()
@@ -206,6 +221,30 @@ def test_what_is_known_of_a_limit_follows_what_was_seen_last():
     assert KEYS_MAX >= HOLDERS_MAX
 
 
+def test_a_limit_that_is_closed_until_the_billing_period_turns_is_closed_on_the_days_after_too():
+    limit = StockLimit("mine", Scope.CUSTOMER, "units", Window.DAY, 10, release=Release.BILLING_PERIOD)
+    bench = Bench()
+    outage = Outage(bench.clock)
+
+    def order(day: int) -> SimpleNamespace:
+        now_ms = day * 86_400_000
+        who, plan = Subject("acme", "pro", "chat", 0), bench.gateway.plans["free"]
+        stock = stock_lines(replace(plan, quota=None), who, Bounds(), now_ms, [DeclaredLimit(limit)])
+        return SimpleNamespace(stock=stock, now_ms=now_ms, output_tokens=5)
+
+    state = LimitState("mine", "customer", "units", "day", 10, 10, 0, order(1).stock[1].ends_ms)
+    outage.saw(order(1), Denied(Reason.CLOSED, state, 1, None))  # type: ignore[arg-type]
+    for day in (1, 2):
+        with pytest.raises(Refusal) as told:
+            outage.take(bench.gateway.ledger, "k", order(day), 1)  # type: ignore[arg-type]
+        assert told.value.limit is not None
+        assert (told.value.code, told.value.limit.dimension, told.value.limit.window) == (
+            Code.QUOTA_EXCEEDED, "units", "day",
+        )  # fmt: skip
+    # Another billing period has a latch of its own.
+    assert outage.take(bench.gateway.ledger, "k", order(40), 1) == Granted(5)  # type: ignore[arg-type]
+
+
 def test_a_ledger_that_is_away_is_asked_once_a_second_and_serves_at_once_when_it_is_back():
     async def body() -> None:
         bench = Bench(ledger=OPEN)
@@ -269,3 +308,33 @@ def test_a_route_under_conditions_knows_its_callers_too():
             await closed.outage.trial(closed.gateway.ledger).holder(closed.directory, closed.call(ASK))
 
     asyncio.run(body())
+
+
+def test_a_call_that_nobody_is_left_to_settle_counts_its_named_meters_too():
+    """Of those that count tokens the bound, as far as the whole is usual; of any other one, as it would have held."""
+
+    async def body() -> None:
+        meters = 'meters = { input = "usage().input", images = "len(response.data)" }'
+        bench = Bench(ledger=OPEN, route=meters)
+        bench.gateway = replace(bench.gateway, limits=tuple(_named(name) for name in ("input", "images")))
+        kept = []
+
+        class Noting(Settler):
+            async def open(self, settlement):
+                kept.append(settlement)
+                await super().open(settlement)
+
+        bench.proxy._settler = Noting(bench.ledger, bench.clock)
+        await known(bench)
+        await serve(bench)
+        (opening,) = kept
+        units = opening.record.units_micro
+        assert 0 < units == opening.actual["units"]
+        assert opening.actual["units:input"] == min(units, len(ASK) * 1_000_000)
+        assert opening.actual["units:images"] == 1_000_000
+
+    asyncio.run(body())
+
+
+def _named(name: str) -> DeclaredLimit:
+    return DeclaredLimit(StockLimit(name, Scope.CUSTOMER, f"units:{name}", Window.DAY, 10**12))

@@ -6,13 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatekeeper.rules.declared import EACH, DeclaredLimit, DeclaredRate, Origin, applying, applying_rates
-from gatekeeper.rules.limits import Mode, RateLimit, Scope, StockLimit, Window
+from gatekeeper.rules.limits import Mode, Pair, RateLimit, Scope, StockLimit, Window
 from gatekeeper.rules.lines import Subject
 from gatekeeper.rules.met import met, met_rates
 from gatekeeper.rules.plans import Plan
 
-scopes = st.sampled_from(Scope)
-names = st.sampled_from([EACH, EACH, "*", "ann", "bob", "a", "b", "a/ann", "b/bob", "k", "chat", "gpt"])
+scopes = st.sampled_from(Scope) | st.sampled_from([Pair.USER_MODEL, Pair.USER_AGENT, Pair.KEY_ROUTE])
+PAIRS = ["a/ann,gpt", "ann,each", "each,gpt", "bob,other", "k,chat", "each,chat", "ann,ann", "a/ann,a/zoe"]
+names = st.sampled_from([EACH, EACH, "*", "ann", "bob", "a", "b", "a/ann", "b/bob", "k", "chat", "gpt", *PAIRS])
 stock_limits = st.builds(
     StockLimit,
     st.just("limit"),

@@ -23,6 +23,7 @@ from gatekeeper.errors import Fault
 from gatekeeper.money import Price
 from gatekeeper.ports import Extension, Progress
 from gatekeeper.rules.diagnosis import all_well, diagnose
+from gatekeeper.rules.latches import is_latch, latch_dimension
 from gatekeeper.rules.limits import (
     ONE_REQUEST,
     BucketKey,
@@ -41,6 +42,7 @@ from gatekeeper.stores.ops import ReleaseOp
 
 NOW_MS = 1_781_524_800_000
 MONTH_MS = 1_780_272_000_000
+DAY_MS = 1_781_481_600_000
 RATE_CAP = 60
 # So slow that it drains nothing while a test runs, whatever the clock of the database says.
 NEVER_MS = 10**15
@@ -53,6 +55,8 @@ def plan(name, cap, mode, price):
 
 
 PLANS = {one.id: one for one in (plan("small", 61, Mode.BLOCK, None), plan("priced", 25, Mode.OVERAGE, 7))}
+# So few that one call may reach it, in a day that it holds nothing of.
+DAILY = 25
 _examples = itertools.count()
 tokens = st.integers(0, 30)
 calls = st.integers(0, 3)
@@ -104,7 +108,7 @@ class Life(RuleBasedStateMachine):
         super().__init__()
         self.name = f"e{next(_examples)}"
         self.used, self.calls, self.keys = {}, {}, set()
-        self.plan, self.month, self.resets, self.charged, self.spent = "small", 0, 0, 0, 0
+        self.plan, self.month, self.resets, self.days, self.charged, self.spent = "small", 0, 0, 0, 0, 0
         self.clock.now = NOW_MS
         self.bucket = BucketKey("key", self.name, "units", NEVER_MS)
 
@@ -116,6 +120,7 @@ class Life(RuleBasedStateMachine):
         # A reset is a row of its own, and touches no other limit.
         key = CounterKey("customer", self.name, "units", "month", start_ms + self.resets)
         elsewhere = key._replace(scope="key", subject=f"{self.name}-key", start_ms=start_ms)
+        day, latch = self.day()
         return (
             StockLine(key, "quota", mine.quota.cap, mine.quota.mode, 2, 1, None),
             StockLine(key, "soft", 20, Mode.SOFT, 0, 2, None),
@@ -125,7 +130,15 @@ class Life(RuleBasedStateMachine):
             ),
             StockLine(CounterKey("customer", self.name, "dollars", "total", 0), "dollars", 150, Mode.BLOCK, 3, 2, None),
             StockLine(CounterKey("customer", self.name, "units", "total", 0), "all", None, Mode.BLOCK, 5, 1, None),
+            StockLine(day, "day", DAILY, Mode.BLOCK, 0, 0, None),
+            StockLine(latch, "day", DAILY, Mode.BLOCK, 0, 0, None),
         )
+
+    def day(self):
+        """A day's count, and the one that keeps it closed in days that follow until it is reset."""
+        pair = CounterKey("customer,model", f"{self.name},gpt-4o", "units", "day", DAY_MS + self.resets + self.days)
+        closed = latch_dimension("day", "units")
+        return pair, pair._replace(dimension=closed, window="billing_period", start_ms=MONTH_MS + self.resets)
 
     def held(self, key, without=None):
         open_calls = (call for name, call in self.calls.items() if call.state == "open" and name != without)
@@ -147,13 +160,19 @@ class Life(RuleBasedStateMachine):
 
     def count(self, call, taken):
         """The call took that in the end."""
-        for key in call.amounts():
-            amount = taken.get(key.dimension, 0)
+        for key in sorted(call.amounts(), key=is_latch):
+            amount = self.closing(call, key) if is_latch(key) else taken.get(key.dimension, 0)
             before = self.used.get(key, 0)
             self.used[key] = before + amount - call.taken.get(key, 0)
             if key == call.lines[0].key and call.plan.quota.mode is Mode.OVERAGE:
                 self.charged += call.plan.overage_nano(before, self.used[key])
             call.taken[key] = amount
+
+    def closing(self, call, latch):
+        """What a call adds to the count that keeps a day closed: all of the cap where nobody else has closed it."""
+        day = next(key for key in call.amounts() if key.scope == latch.scope and not is_latch(key))
+        others = self.used.get(latch, 0) - call.taken.get(latch, 0)
+        return DAILY - others if self.used[day] >= DAILY else 0
 
     def rate_ends(self, units):
         self.spent = max(0, self.spent + units - 3)
@@ -319,6 +338,10 @@ class Life(RuleBasedStateMachine):
     @rule()
     def the_quota_is_reset(self):
         self.resets += 1
+
+    @rule()
+    def another_day_begins(self):
+        self.days += 1_000
 
     @rule(earlier=st.integers(1, 100_000))
     def the_clock_goes_back(self, earlier):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from gatekeeper.ports import Attempt
 from gatekeeper.rules.limits import CounterKey, Mode, StockLine
+from gatekeeper.stores.forgetting import ATTEMPTS_KEPT_MS
 from gatekeeper.stores.journal import FileJournal
-from gatekeeper.stores.ledger import ATTEMPTS_KEPT_MS
 
 FIRST = Attempt(1, "openai", "gpt-4o", 1_000, 1_250, fault="connect")
 SECOND = Attempt(2, "azure", "gpt-4o-\x002", 1_250, 1_300, status=503)

@@ -93,6 +93,28 @@ def test_pages_of_history_miss_and_repeat_nothing(three, with_store, store_url, 
     assert reading(store_url, body) == (["c1", "a", "b", "c2", "d"], [("acme", 0), ("bob", 0)], ["pro"], [])
 
 
+@pytest.mark.parametrize("limit", [1, 2, 9])
+def test_pages_of_the_latest_records_miss_and_repeat_nothing(three, with_store, store_url, make, limit):
+    async def same_instant(store):
+        for name in ("b", "a", "d"):
+            await store.settle(make.settlement(name, started_ms=make.NOW_MS + 2))
+        await store.settle(make.settlement("other", customer_id="bob", started_ms=make.NOW_MS + 2))
+
+    with_store(same_instant)
+
+    async def body(store):
+        found, before = [], (2**62, "")
+        while page := await store.latest(before, limit=limit):
+            assert len(page) <= limit
+            found += page
+            before = page[-1].record.started_ms, page[-1].record.call_id
+        return [entry.record.call_id for entry in found], [len(entry.counted) for entry in found]
+
+    names, counted = reading(store_url, body)
+    assert names == ["c3", "other", "d", "c2", "b", "a", "c1"]
+    assert counted[0] == counted[3] == counted[6] == 1
+
+
 def test_a_sum_without_its_counter_is_unbalanced(three, with_store, store_url, sql, make):
     sql(store_url, "DELETE FROM counter")
 

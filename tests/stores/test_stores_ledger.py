@@ -29,6 +29,8 @@ def test_a_hold_is_held_and_a_settle_counts_what_was_taken(with_store, make):
 
 
 def test_settling_any_number_of_times_counts_once(with_store, make):
+    """Pitfall 23: a settle that comes four times at once, and once more."""
+
     async def body(store):
         await store.hold(make.order("c1", make.line()))
         together = await asyncio.gather(*(store.settle(make.settlement("c1")) for _ in range(4)))
@@ -43,6 +45,8 @@ def test_settling_any_number_of_times_counts_once(with_store, make):
 
 
 def test_of_400_concurrent_holds_on_a_cap_of_100_exactly_100_pass(with_store, make):
+    """Pitfall 22: many at the same moment never pass a cap."""
+
     async def body(store):
         orders = [make.order(f"c{n}", make.line()) for n in range(400)]
         answers = await asyncio.gather(*(store.hold(order) for order in orders))
@@ -82,6 +86,8 @@ def test_holding_twice_for_one_call_holds_once(with_store, make):
 
 
 def test_more_than_was_held_is_counted_whole_and_the_next_call_is_refused(with_store, make):
+    """Pitfall 28: what was really used beats the estimate, and is used up."""
+
     async def body(store):
         await store.hold(make.order("c1", make.line(fixed=40 * make.MICRO)))
         settled = await store.settle(make.settlement("c1", 130 * make.MICRO))

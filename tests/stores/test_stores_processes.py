@@ -60,6 +60,8 @@ def crew(store_url):
 
 
 def test_four_processes_share_one_cap_exactly(crew, store_url, with_store, make, sql):
+    """Pitfall 29: no worker counts for itself."""
+
     async def started(store):
         # The rows exist: the processes meet at their locks, not at who makes them.
         await store.settle(make.settlement("before", 0, plan=make.plan(mode=Mode.BLOCK)))
@@ -156,6 +158,7 @@ def test_two_processes_never_hold_the_same_claim(crew, store_url, with_store, ma
 
 
 def test_a_process_that_is_killed_leaks_nothing_and_is_recovered_once(crew, store_url, with_store, make):
+    """Pitfall 24: kill -9 with holds open."""
     with crew("hang", 10, 1) as processes:
         assert processes.said() == ["held"]
         processes.processes[0].kill()

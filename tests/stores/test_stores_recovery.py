@@ -62,6 +62,7 @@ def test_a_call_that_showed_no_progress_costs_nothing_and_is_on_record(with_stor
 def test_a_late_true_settle_appends_one_correction_and_every_sum_is_the_true_one(
     with_store, make, sql, store_url, truth
 ):
+    """Pitfall 25: a settle that comes after its hold was swept is recorded once."""
     plan = make.plan(cap=8 * make.MICRO)
 
     async def body(store):
