@@ -5,10 +5,14 @@ import logging
 import os
 import random
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
 
+from gatekeeper import tokenizer
 from gatekeeper.accounts import Accounts
 from gatekeeper.billers.paper import PaperBiller
 from gatekeeper.billing.invoices import Invoices
@@ -17,20 +21,28 @@ from gatekeeper.billing.shelf import Shelf
 from gatekeeper.billing.subscriptions import Subscriptions
 from gatekeeper.billing.webhooks import Webhooks
 from gatekeeper.clock import Clock, SystemClock
-from gatekeeper.config.gateway import Gateway, MailTarget, Notification, StripeConfig
+from gatekeeper.config.gateway import Gateway, MailServer, MailTarget, Notification, StripeConfig
 from gatekeeper.errors import Fault, FaultKind
+from gatekeeper.notifiers.alerts import AlertWatch
 from gatekeeper.notifiers.dispatch import Dispatcher
-from gatekeeper.notifiers.mail import MailNotifier
+from gatekeeper.notifiers.mail import MailNotifier, Post
 from gatekeeper.notifiers.sending import Notifier
 from gatekeeper.notifiers.watch import Watch
 from gatekeeper.notifiers.webhook import WebhookNotifier
 from gatekeeper.overlays import Limits, applied
+from gatekeeper.people.operators import Operators
+from gatekeeper.people.passwords import Passwords
+from gatekeeper.people.repeats import Remembered
+from gatekeeper.people.signins import SignIns
+from gatekeeper.people.tokens import Tokens, kept_secret
+from gatekeeper.people.trail import Deeds
 from gatekeeper.ports import Biller, Store, Upstream
 from gatekeeper.prices.genai import GenaiPrices
 from gatekeeper.proxy.access import Directory
 from gatekeeper.proxy.admit import Admission
 from gatekeeper.proxy.breakers import Breakers, Standing
 from gatekeeper.proxy.costs import Costs
+from gatekeeper.proxy.exhausted import Exhausted
 from gatekeeper.proxy.newcomers import Newcomers
 from gatekeeper.proxy.outage import Outage
 from gatekeeper.proxy.pipeline import Proxy
@@ -43,12 +55,35 @@ from gatekeeper.rules.notices import wanted
 from gatekeeper.rules.overlays import Snapshot
 from gatekeeper.stores import open_store
 from gatekeeper.stores.journal import FileJournal
+from gatekeeper.stores.roller import Roller
+from gatekeeper.tallies import Figure, Tallies
 from gatekeeper.upstreams.chosen import Upstreams
-from gatekeeper.web.admin import Admin
-from gatekeeper.web.app import Application, Parts
+from gatekeeper.web.app import Application, Parts, Room
 from gatekeeper.web.billing import Billing
 from gatekeeper.web.budgets import Budgets
 from gatekeeper.web.calls import Calls
+from gatekeeper.web.configuration import Configuration, Reloader
+from gatekeeper.web.customers import Customers
+from gatekeeper.web.entrance import Entrance
+from gatekeeper.web.gate import Gate
+from gatekeeper.web.health import Health
+from gatekeeper.web.keys import Keys
+from gatekeeper.web.metrics import Metrics, process_figures
+from gatekeeper.web.notices import Notices
+from gatekeeper.web.openapi.document import Document
+from gatekeeper.web.outbox import Outbox
+from gatekeeper.web.pages.dashboard import Dashboard
+from gatekeeper.web.pages.desk import Desk
+from gatekeeper.web.pages.rendering import Pages
+from gatekeeper.web.people import Auth, OperatorsApi
+from gatekeeper.web.playground.api import Bench, Expressions
+from gatekeeper.web.playground.page import Playground
+from gatekeeper.web.playground.turns import Turns
+from gatekeeper.web.portal import Portal
+from gatekeeper.web.records import Records
+from gatekeeper.web.revenue import Revenue
+from gatekeeper.web.selling import Selling
+from gatekeeper.web.siblings import Siblings, closed
 from gatekeeper.web.spend import Spend
 from gatekeeper.web.usage import Usage
 from gatekeeper.web.webhooks import StripeWebhooks
@@ -82,6 +117,10 @@ class Live:
     def gateway(self, declared: Gateway) -> None:
         self._gateway = applied(declared, self._snapshot)
         self.declared = declared
+
+    def mail(self) -> MailServer | None:
+        """The server for what the gateway itself writes, as it is configured now."""
+        return self._gateway.mail
 
     def overlay(self, snapshot: Snapshot) -> None:
         """Lay these changes over what was configured."""
@@ -120,6 +159,27 @@ def make_flusher(store: Store, biller: Biller, live: Live, clock: Clock, owner: 
     return Flusher(store, biller, flushing, clock, owner=owner, seed=seed, chance=random.random)
 
 
+def make_signins(gateway: Gateway, store: Store, clock: Clock, passwords: Passwords | None = None) -> SignIns:
+    """Who may come in. The secret of tokens is read, or made, when the first one is."""
+
+    def secret() -> bytes:
+        if gateway.jwt_secret is not None:
+            return gateway.jwt_secret.reveal().encode()
+        return kept_secret(secret_file(gateway))
+
+    return SignIns(store, passwords or Passwords(), Tokens(secret), clock)
+
+
+def secret_file(gateway: Gateway) -> Path:
+    """Where the secret of tokens is kept, when JWT_SECRET is not set: beside the database, or, where that is a server,
+    beside the journal."""
+    url = gateway.database_url.reveal()
+    if url.startswith("sqlite:///"):
+        file = Path(unquote(url.removeprefix("sqlite:///")))
+        return file.with_name(f"{file.name}.secret")
+    return gateway.ledger.journal.with_name("gatekeeper.secret")
+
+
 class Counter:
     """Where subscriptions are sold, with the connections that it closes. Raises NotTaken for a key of no known mode."""
 
@@ -150,40 +210,45 @@ def make_counter(store: Store, flusher: Flusher, live: Live, clock: Clock) -> Co
 class House:
     """Everything that runs in one process. ``app`` is the ASGI application, whose lifespan starts and stops it."""
 
-    def __init__(self, gateway: Gateway, store: Store, upstream: Upstream, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        store: Store,
+        upstream: Upstream,
+        clock: Clock | None = None,
+        *,
+        config: Path | None = None,
+        siblings: Path | None = None,
+        passwords: Passwords | None = None,
+    ) -> None:
         clock = clock or SystemClock()
         self.accepting = True
         self.live = Live(gateway)
         self.store = store
         self.upstream = upstream
         self.accounts = Accounts(store, store, self.live, clock)
+        self.signins = make_signins(gateway, store, clock, passwords)
+        self.deeds = Deeds(store, clock)
+        self.gate = Gate(self.signins, self.deeds, Remembered(store, clock), self.live)
+        self.operators = Operators(store, self.signins, clock)
+        self.pages = Pages(clock)
         self.limits = Limits(store, lambda: self.live.declared, self.live.overlay, clock)
         self.directory = Directory(store, store, clock)
         owner = f"{os.uname().nodename}:{os.getpid()}:{secrets.token_hex(4)}"
         self.journal = FileJournal(gateway.ledger.journal, owner)
+        self.tallies = Tallies()
+        store.count_in(self.tallies)
         self.settler = Settler(store, clock, self.journal)
         self.pulse = Pulse(store, self.directory, self.live, clock, self.settler)
         self.prices = GenaiPrices()
-        costs = Costs(self.prices)
-        self.breakers, soft = Breakers(clock), SoftCaps(store, clock)
-        admission = Admission(
-            self.directory, store, owner, costs, soft=soft, outage=Outage(clock), newcomers=Newcomers(clock)
-        )
-        self.proxy = Proxy(
-            admission,
-            upstream,
-            self.settler,
-            self.pulse,
-            clock,
-            ledger=store,
-            costs=costs,
-            breakers=self.breakers,
-            soft=soft,
-        )
+        self.breakers = Breakers(clock)
+        self.proxy = self._made_proxy(owner, clock)
         make = partial(make_notifier, clock=clock)
         # Jitter, no secret.
         self.dispatcher = Dispatcher(store, self.live, make, clock, random.random)
         self.watch = Watch(store, self.live, clock)
+        self.roller = Roller(store, clock, owner=owner)
+        self.alerts = AlertWatch(store, self.live, clock)
         self.breakers.on_change = self._breaker_changed
         self.biller = make_biller(gateway.stripe)
         self.flusher: Flusher | None = None
@@ -196,26 +261,133 @@ class House:
         self._backlog: tuple[float, Backlog] | None = None
         self._clock = clock
         usage = Usage(self.directory, store, store, self.live, clock)
-        admin = Admin(self.accounts, store, self.live, clock)
-        self.app = Application(
+        self.reloader = Reloader(self.live, clock, config)
+        self.siblings = Siblings(siblings, self._told, clock)
+        self.health = Health(store, self.live, clock, self.gate.operator)
+        self.desk = Desk(
+            self.pages,
+            self.gate,
+            store,
+            self.accounts,
+            self.limits,
+            self.live,
+            clock,
+            Invoices(store, None if counter is None else counter.sales, self.live, clock),
+            None if counter is None else counter.subscriptions,
+            self.breakers.standings,
+            self.siblings.all,
+        )
+        self.dashboard = Dashboard(self.desk, self.operators, self.health)
+        self.portal = Portal(self.desk, Post(self.live.mail, clock))
+        self.app = self._made_app(usage)
+
+    def _made_proxy(self, owner: str, clock: Clock) -> Proxy:
+        """The path of a call."""
+        costs, soft = Costs(self.prices), SoftCaps(self.store, clock)
+        admission = Admission(
+            self.directory,
+            self.store,
+            owner,
+            costs,
+            soft=soft,
+            outage=Outage(clock),
+            newcomers=Newcomers(clock),
+            exhausted=Exhausted(clock),
+            count=tokenizer.count if tokenizer.installed() else None,
+        )
+        return Proxy(
+            admission,
+            self.upstream,
+            self.settler,
+            self.pulse,
+            clock,
+            ledger=self.store,
+            costs=costs,
+            breakers=self.breakers,
+            soft=soft,
+            tallies=self.tallies,
+        )
+
+    def _made_app(self, usage: Usage) -> Application:
+        """Everything that has a URL."""
+        return Application(
             Parts(
-                calls=Calls(self.proxy, self.live, clock),
-                usage=usage,
-                admin=admin,
-                budgets=Budgets(self.limits, store, clock, admin.guarded),
-                spend=Spend(store, clock, admin.guarded, usage.holder),
-                billing=Billing(
-                    None if counter is None else counter.subscriptions,
-                    Invoices(store, None if counter is None else counter.sales, self.live, clock),
-                    admin.guarded,
-                ),
-                webhooks=StripeWebhooks(None if counter is None else counter.webhooks.receive),
-                store=store,
+                calls=Calls(self.proxy, self.live, self._clock, tallies=self.tallies),
+                rooms=[
+                    usage,
+                    Spend(self.store, self._clock, self.gate.operator, usage.holder),
+                    Budgets(self.limits, self.store, self._clock, self.gate.operator),
+                    Billing(self.desk.subscriptions, self.desk.invoices, self.gate.operator),
+                    StripeWebhooks(None if self.counter is None else self.counter.webhooks.receive),
+                    *self._operators_rooms(),
+                    *self._people_rooms(),
+                    self.dashboard,
+                    self.portal,
+                ],
+                store=self.store,
                 lifespan=self.running,
                 accepting=lambda: self.accepting,
                 backlog=None if self.flusher is None else self.backlog,
+                pages=self.pages,
             )
         )
+
+    def _operators_rooms(self) -> list[Room]:
+        """The JSON API of operators."""
+        store, live, clock, guard = self.store, self.live, self._clock, self.gate.operator
+        bench = Bench(live, store, Turns(clock), self.prices)
+        return [
+            Expressions(bench, partial(guard, changes=False)),
+            Playground(bench, self.pages, partial(self.gate.page, changes=False)),
+            Customers(self.accounts, self.limits, store, live, clock, guard),
+            Keys(self.accounts, store, guard),
+            Selling(store, live, guard),
+            Records(store, live, clock, guard),
+            Revenue(store, live, clock, guard),
+            Outbox(store, live, clock, guard),
+            Notices(store, live, clock, guard),
+            Configuration(self.reloader, live, self.siblings, clock, guard),
+            self.health,
+            Metrics(self.siblings, self._shared_figures, live),
+            Document(),
+        ]
+
+    def _people_rooms(self) -> list[Room]:
+        """Signing in, and who may."""
+        return [
+            Auth(self.gate, self.accounts, self.store),
+            OperatorsApi(self.gate, self.operators, self.accounts, self.store, self._clock),
+            Entrance(self.gate, self.pages),
+        ]
+
+    def _told(self) -> dict[str, Any]:
+        """What this process tells the others of its host: plain JSON."""
+        return {**self.reloader.told(), "figures": [*self.tallies.figures(), *self._figures(), *process_figures()]}
+
+    def _figures(self) -> Iterator[Figure]:
+        yield Figure("open_calls", (), self.proxy.open_calls)
+        yield Figure("settling", (), self.settler.under_way)
+        yield Figure("journal", (), self.journal.waiting)
+        for standing in self.breakers.standings():
+            yield Figure("breaker_open", (standing.upstream,), int(standing.phase is not Phase.CLOSED))
+
+    async def _shared_figures(self) -> list[Figure]:
+        """What is the same for all processes. Raises Fault."""
+        standing = await self.store.in_flight()
+        found = [
+            Figure("holds", (), standing.holds),
+            Figure("held_tokens", (), standing.output_tokens),
+            Figure("deliveries", ("waiting",), standing.deliveries_waiting),
+            Figure("deliveries", ("dead",), standing.deliveries_dead),
+        ]
+        if self.flusher is not None:
+            backlog, now_ms = await self.backlog()
+            found += [
+                Figure("outbox_waiting", (), backlog.waiting),
+                Figure("outbox_dead", (), backlog.dead),
+                Figure("outbox_age_s", (), backlog.age_s(now_ms)),
+            ]
+        return found
 
     async def backlog(self) -> tuple[Backlog, int]:
         """How far behind the biller is (at most some seconds old), and the present instant. Raises Fault."""
@@ -228,6 +400,7 @@ class House:
     def stop_accepting(self) -> None:
         """From now on ``/readyz`` says that this process takes no more; what is asked all the same is served."""
         self.accepting = False
+        self.dashboard.stop()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -238,8 +411,14 @@ class House:
             closing.push_async_callback(self.journal.close)
             closing.push_async_callback(self.upstream.close)
             closing.push_async_callback(self.directory.write_used)
+            closing.push_async_callback(self.health.close)
+            if not self.siblings.alone:
+                writing = asyncio.create_task(self.siblings.run(), name="siblings")
+                closing.push_async_callback(closed, self.siblings, writing)
             # The list takes a fifth of a second to load: before the first call, not within it.
             await asyncio.to_thread(self.prices.warm)
+            if self.live.gateway.costs.tokenizer:
+                await asyncio.to_thread(tokenizer.warm)
             await self.limits.refresh()
             closing.push_async_callback(stopped, asyncio.create_task(self.limits.run(), name="limits"))
             # Before the first settle: what a dead process held is told too.
@@ -250,6 +429,9 @@ class House:
             closing.push_async_callback(self.dispatcher.drain, TELL_WAIT_S)
             closing.push_async_callback(stopped, asyncio.create_task(self.dispatcher.run(), name="dispatcher"))
             closing.push_async_callback(stopped, asyncio.create_task(self.watch.run(), name="watch"))
+            closing.push_async_callback(stopped, asyncio.create_task(self.alerts.run(), name="alerts"))
+            closing.push_async_callback(stopped, asyncio.create_task(self.roller.run(), name="roller"))
+            closing.push_async_callback(stopped, asyncio.create_task(self.dashboard.run(), name="live figures"))
             if self.biller is not None and self.flusher is not None:
                 closing.push_async_callback(self.biller.close)
                 # After the calls have been settled, before their events are told.
@@ -259,6 +441,7 @@ class House:
                 closing.push_async_callback(self.counter.close)
                 webhooks = asyncio.create_task(self.counter.webhooks.run(), name="webhooks")
                 closing.push_async_callback(stopped, webhooks)
+            closing.push_async_callback(self.portal.signin.settled)
             closing.push_async_callback(self._drain)
             yield
 
@@ -274,7 +457,16 @@ class House:
             log.warning("%d calls were cut off, %d are settled by whoever recovers their holds", cut, left)
 
 
-async def build_house(gateway: Gateway, *, clock: Clock | None = None) -> House:
-    """Open the store (migrating it if need be) and build the rest. Raises Fault when the store cannot be opened."""
+async def build_house(
+    gateway: Gateway,
+    *,
+    clock: Clock | None = None,
+    config: Path | None = None,
+    siblings: Path | None = None,
+    passwords: Passwords | None = None,
+) -> House:
+    """Open the store (migrating it if need be) and build the rest. ``config`` is the file to read again, ``siblings``
+    the folder of the workers of this host, ``passwords`` how they are hashed where it is not the usual way. Raises
+    Fault when the store cannot be opened."""
     store = await open_store(gateway.database_url.reveal(), clock=clock or SystemClock())
-    return House(gateway, store, Upstreams(), clock)
+    return House(gateway, store, Upstreams(), clock, config=config, siblings=siblings, passwords=passwords)

@@ -41,6 +41,10 @@ class Code(StrEnum):
     BUDGET_EXCEEDED = "budget_exceeded"
     BUDGET_SOFT_CAP = "budget_soft_cap"
     ADMIN_KEY_REQUIRED = "admin_key_required"
+    NOT_SIGNED_IN = "not_signed_in"
+    WRONG_PASSWORD = "wrong_password"
+    NOT_PERMITTED = "not_permitted"
+    CROSS_SITE = "cross_site"
     NOT_FOUND = "not_found"
     CONFLICT = "conflict"
     LEDGER_UNAVAILABLE = "ledger_unavailable"
@@ -91,6 +95,10 @@ REFUSALS: dict[Code, RefusalKind] = {
     Code.BUDGET_EXCEEDED: RefusalKind(402, "The budget is used up."),
     Code.BUDGET_SOFT_CAP: RefusalKind(402, "The soft limit is reached, and the call accepts no cheaper model."),
     Code.ADMIN_KEY_REQUIRED: RefusalKind(401, "The admin API needs a valid X-Admin-Key."),
+    Code.NOT_SIGNED_IN: RefusalKind(401, "The session or token has ended, or never was one."),
+    Code.WRONG_PASSWORD: RefusalKind(401, "Email or password is wrong."),
+    Code.NOT_PERMITTED: RefusalKind(403, "Whoever asks may not do this."),
+    Code.CROSS_SITE: RefusalKind(403, "The request does not come from a page of this gateway."),
     Code.NOT_FOUND: RefusalKind(404, "There is no such thing."),
     Code.CONFLICT: RefusalKind(409, "This already exists, or has changed in the meantime."),
     Code.LEDGER_UNAVAILABLE: RefusalKind(

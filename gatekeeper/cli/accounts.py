@@ -5,6 +5,7 @@ import datetime as dt
 import re
 
 from gatekeeper.accounts import Accounts, KeyWish, NewKey
+from gatekeeper.cli.deeds import deed
 from gatekeeper.cli.output import add_command, add_json_flag, print_json, print_table
 from gatekeeper.cli.settings import add_config_flag, with_store
 from gatekeeper.clock import SystemClock
@@ -83,9 +84,12 @@ def parse_expiry(text: str, now_ms: int) -> int:
 
 def _create_customer(arguments: argparse.Namespace) -> int:
     async def work(store: Store, accounts: Accounts, gateway: Gateway) -> Customer:
-        return await accounts.create_customer(
-            arguments.name, plan_id=arguments.plan, customer_id=arguments.customer_id, email=arguments.email
-        )
+        async with deed(store, "customers create") as doing:
+            made = await accounts.create_customer(
+                arguments.name, plan_id=arguments.plan, customer_id=arguments.customer_id, email=arguments.email
+            )
+            doing.note({"subject": made.id, "after": customer_json(made)})
+            return made
 
     _show_customers([with_store(arguments, work)], arguments.json, one=True)
     return 0
@@ -104,7 +108,8 @@ def _list_customers(arguments: argparse.Namespace) -> int:
 
 def _set_plan(arguments: argparse.Namespace) -> int:
     async def work(store: Store, accounts: Accounts, gateway: Gateway) -> Customer:
-        return await accounts.set_plan(arguments.customer_id, arguments.plan)
+        async with deed(store, "customers set-plan", arguments.customer_id, plan=arguments.plan):
+            return await accounts.set_plan(arguments.customer_id, arguments.plan)
 
     _show_customers([with_store(arguments, work)], arguments.json, one=True)
     return 0
@@ -112,7 +117,8 @@ def _set_plan(arguments: argparse.Namespace) -> int:
 
 def _set_disabled(arguments: argparse.Namespace) -> int:
     async def work(store: Store, accounts: Accounts, gateway: Gateway) -> Customer:
-        return await accounts.set_disabled(arguments.customer_id, arguments.disabled)
+        async with deed(store, f"customers {arguments.action}", arguments.customer_id):
+            return await accounts.set_disabled(arguments.customer_id, arguments.disabled)
 
     _show_customers([with_store(arguments, work)], arguments.json, one=True)
     return 0
@@ -142,7 +148,10 @@ def _create_key(arguments: argparse.Namespace) -> int:
     )
 
     async def work(store: Store, accounts: Accounts, gateway: Gateway) -> NewKey:
-        return await accounts.create_key(arguments.customer_id, wish)
+        async with deed(store, "keys create", arguments.customer_id) as doing:
+            made = await accounts.create_key(arguments.customer_id, wish)
+            doing.note({"subject": made.key.id, "after": key_json(made.key)})
+            return made
 
     made = with_store(arguments, work)
     if arguments.json:
@@ -178,7 +187,8 @@ def _list_keys(arguments: argparse.Namespace) -> int:
 
 def _revoke_key(arguments: argparse.Namespace) -> int:
     async def work(store: Store, accounts: Accounts, gateway: Gateway) -> Key:
-        return await accounts.revoke_key(arguments.key_id)
+        async with deed(store, "keys revoke", arguments.key_id):
+            return await accounts.revoke_key(arguments.key_id)
 
     key = with_store(arguments, work)
     if arguments.json:

@@ -14,7 +14,7 @@ from gatekeeper.diagnostics import Mistake, Mistakes
 from gatekeeper.errors import Fault
 from gatekeeper.meters import Outcome
 from gatekeeper.money import amount_text, plain
-from gatekeeper.rules.limits import Scope
+from gatekeeper.rules.limits import Release, Scope
 from gatekeeper.rules.overlays import Family, Overlay
 from gatekeeper.stores import SqlStore
 from gatekeeper.wire.shapes import Shape
@@ -76,8 +76,9 @@ def overlays_of(gateway: Gateway) -> tuple[Overlay, ...]:
 def _shown_overlay(overlay: Overlay) -> str:
     cap = "unlimited" if overlay.cap is None else amount_text(overlay.dimension, overlay.cap)
     whom = overlay.scope if overlay.scope is Scope.GLOBAL else f"{overlay.scope} {overlay.subject}"
+    until = " until billing_period" if overlay.release is Release.BILLING_PERIOD else ""
     span = overlay.span if overlay.family is Family.STOCK else f"{overlay.span} ms"
-    return f"  {overlay.id}  {whom}: {cap} {overlay.dimension} per {span} ({overlay.mode}, {overlay.name})"
+    return f"  {overlay.id}  {whom}: {cap} {overlay.dimension} per {span} ({overlay.mode}{until}, {overlay.name})"
 
 
 def _tell(mistakes: tuple[Mistake, ...], as_json: bool, done: str, overlays: tuple[Overlay, ...] = ()) -> int:

@@ -12,14 +12,20 @@ from pathlib import Path
 import uvicorn
 
 from gatekeeper.cli.init import shipped
+from gatekeeper.cli.invoice import show_statement, statement_of
 from gatekeeper.cli.output import PORT, add_command, complain_with_hint, grouped
 from gatekeeper.cli.server import TellingServer, listen, run_loop, set_up_logging, uvicorn_server
+from gatekeeper.clock import SystemClock
 from gatekeeper.config.gateway import ServerConfig
 from gatekeeper.demo.provider import TOKENS_PER_S, build_app, expected_usage
-from gatekeeper.demo.stand import Stand, build_stand
+from gatekeeper.demo.stand import Stand, build_stand, paper_of
 from gatekeeper.money import MICRO_PER_UNIT, dollars_text, units_text
 from gatekeeper.rules.plans import Plan
+from gatekeeper.stores import open_store
+from gatekeeper.web.people import link_url
 
+# A demo that ran for an hour may have written many.
+_PAPER_LINES = 5
 ASK = {"model": "demo-small", "stream": True, "messages": [{"role": "user", "content": "Hello"}]}
 
 
@@ -88,6 +94,7 @@ async def _serve(arguments: argparse.Namespace, database: Path) -> int:
             host=arguments.host,
         )
         gateway = uvicorn_server(stand.house.app, ServerConfig(host=arguments.host, drain_s=2))
+        gateway.on_stop = stand.house.stop_accepting
         background = asyncio.create_task(provider.serve(sockets=[back]), name="fake provider")
         telling = asyncio.create_task(_tell_when_up(gateway, stand, front.getsockname()[:2]), name="telling")
         try:
@@ -96,7 +103,26 @@ async def _serve(arguments: argparse.Namespace, database: Path) -> int:
             telling.cancel()
             provider.should_exit = True
             await asyncio.gather(background, telling, return_exceptions=True)
+    if gateway.started:
+        await _tell_bill(stand, database, kept=arguments.database is not None)
     return 0 if gateway.started else 1
+
+
+async def _tell_bill(stand: Stand, database: Path, *, kept: bool) -> None:
+    """What the customer's period comes to, and what Stripe would have been told: all is settled and written by now."""
+    gateway, clock = stand.house.live.gateway, SystemClock()
+    store = await open_store(gateway.database_url.reveal(), clock=clock)
+    try:
+        print("\nThe invoice of this period, by the ledger:\n")
+        show_statement(await statement_of(store, gateway, stand.customer, clock.now_ms()))
+    finally:
+        await store.close()
+    paper = paper_of(database)
+    lines = paper.read_text("utf-8").splitlines() if paper.exists() else []
+    ends = "" if kept else ", which ends with the demo (--database FILE keeps it)"
+    print(f"\nWhat Stripe would have been told stands in {paper}{ends}; lines: {len(lines)}.", flush=True)
+    for line in lines[-_PAPER_LINES:]:
+        print(f"  {line}", flush=True)
 
 
 class _QuietServer(uvicorn.Server):
@@ -123,6 +149,9 @@ async def _tell_when_up(server: TellingServer, stand: Stand, address: tuple[str,
     url = f"http://[{address[0]}]:{address[1]}" if ":" in address[0] else f"http://{address[0]}:{address[1]}"
     usage = expected_usage("openai", ASK)
     print(welcome(url, stand, usage), flush=True)
+    secret = await stand.house.operators.first_link()
+    if secret is not None:
+        print(f"The dashboard, once, to become its owner:\n\n  {link_url(url, secret)}\n", flush=True)
 
 
 def welcome(url: str, stand: Stand, usage: dict[str, int]) -> str:
@@ -139,12 +168,16 @@ Stream a chat completion:
     -H 'Content-Type: application/json' -d '{json.dumps(ASK)}'
 
 It will be charged {charge_in_words(plan, usage)}.
-See what was used, and the record of the call:
+See what was used, the record of the call, and the invoice so far:
 
   curl {url}/v1/usage -H 'Authorization: Bearer {key}'
   curl {url}/admin/requests -H 'X-Admin-Key: {stand.admin_key}'
+  curl {url}/admin/customers/{customer.id}/invoices/preview -H 'X-Admin-Key: {stand.admin_key}'
 
-The official SDKs work with base_url="{url}/v1" (anthropic: "{url}") and this key. Ctrl-C ends it.
+Stripe is off. What it would be told is written to
+  {stand.house.live.gateway.stripe.paper}
+The official SDKs work with base_url="{url}/v1" (anthropic: "{url}") and this key. Ctrl-C ends it
+and prints the invoice.
 """
 
 

@@ -4,17 +4,13 @@ The rule: it only reads, also while a gateway runs, and says each figure that it
 """
 
 import argparse
-from typing import Any
 
 from gatekeeper.cli.output import add_command, add_json_flag, print_json, whole_number
 from gatekeeper.cli.settings import add_config_flag, read_gateway, with_reader
 from gatekeeper.clock import SystemClock
-from gatekeeper.rules.billing import BACKLOG_BOUND_MS
-from gatekeeper.rules.diagnosis import Check, Figures, all_well, check_schema, diagnose
-from gatekeeper.rules.windows import DAY_MS
+from gatekeeper.rules.diagnosis import Check, all_well
 from gatekeeper.stores import SqlStore
-
-SHOWN_MAX = 20
+from gatekeeper.web.health import Verdict, check_json, verdict
 
 
 def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -45,34 +41,16 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(arguments: argparse.Namespace) -> int:
     """Prints one line for each check. Exit code 1 when one is wrong."""
     gateway = read_gateway(arguments)
-    clock = SystemClock()
-    grace_ms = int(gateway.ledger.hold_ttl_s * 1000)
 
-    async def work(store: SqlStore) -> tuple[tuple[int, int], Figures | None]:
-        schema = await store.schema()
-        if not check_schema(*schema).ok:
-            return schema, None
-        now_ms = clock.now_ms()
-        # After an outage of the database the sweeper itself waits for one whole expiry.
-        since_ms = now_ms - arguments.days * DAY_MS
-        # Where nobody is told, all of it waits, and that is no mistake.
-        unbilled_ms = now_ms - BACKLOG_BOUND_MS if gateway.stripe.reports else 0
-        return schema, await store.figures(since_ms, now_ms - grace_ms, unbilled_ms=unbilled_ms, limit=SHOWN_MAX)
+    async def work(store: SqlStore) -> Verdict:
+        return await verdict(store, gateway, SystemClock(), arguments.days, arguments.alarm)
 
-    schema, figures = with_reader(gateway, work, any_schema=True)
-    checks: tuple[Check, ...] = (check_schema(*schema),)
-    if figures is not None:
-        checks += diagnose(figures, clock.now_ms(), arguments.alarm)
+    checks = with_reader(gateway, work, any_schema=True).checks
     if arguments.json:
-        print_json({"ok": all_well(checks), "checks": [_json(check) for check in checks]})
+        print_json({"ok": all_well(checks), "checks": [check_json(check) for check in checks]})
     else:
         _show(checks)
     return 0 if all_well(checks) else 1
-
-
-def _json(check: Check) -> dict[str, Any]:
-    rows = [{"place": odd.place, "what": odd.what} for odd in check.found.rows]
-    return {"name": check.name, "ok": check.ok, "said": check.said, "figures": check.figures, "found": rows}
 
 
 def _show(checks: tuple[Check, ...]) -> None:

@@ -25,6 +25,7 @@ from gatekeeper.errors import Code, Refusal
 from gatekeeper.notifiers.cloudevents import cloud_event
 from gatekeeper.ports import Store
 from gatekeeper.rules.notices import Delivery, Event
+from gatekeeper.web.notices import delivery_json
 
 _STATES = ("waiting", "sent", "dead")
 _HINT = "'gatekeeper events list' shows what there is; what was sent is forgotten after 7 days"
@@ -63,7 +64,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
     found = with_store(arguments, work)
     if arguments.json:
-        print_json([_delivery_json(one) for one in found])
+        print_json([delivery_json(one) for one in found])
     else:
         print_table(
             ("EVENT", "KIND", "TARGET", "STATE", "ATTEMPTS", "NEXT OR ENDED", "LAST ERROR"),
@@ -96,7 +97,7 @@ def _show(arguments: argparse.Namespace) -> int:
         raise Refusal(Code.NOT_FOUND, f"There is no event {arguments.event_id!r}.", hint=_HINT)
     envelope = cloud_event(event, source)
     if arguments.json:
-        print_json({"event": envelope, "deliveries": [_delivery_json(one) for one in deliveries]})
+        print_json({"event": envelope, "deliveries": [delivery_json(one) for one in deliveries]})
         return 0
     print_json(envelope)
     print_table(
@@ -132,21 +133,6 @@ def _listen(arguments: argparse.Namespace) -> int:
         raise Unusable(f"--secret: {wrong.message}", wrong.hint) from None
     listen_for_events(arguments.port, key, SystemClock().now_ms)
     return 0
-
-
-def _delivery_json(one: Delivery) -> dict[str, object]:
-    return {
-        "event": one.event.id,
-        "kind": one.event.kind,
-        "customer_id": one.event.customer_id,
-        "created_ms": one.event.created_ms,
-        "target": one.target,
-        "state": one.state,
-        "attempts": one.attempts,
-        "next_ms": one.next_ms,
-        "sent_ms": one.sent_ms,
-        "error": one.error,
-    }
 
 
 def _when(ms: int) -> str:

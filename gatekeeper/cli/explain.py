@@ -5,11 +5,11 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from gatekeeper.cli.explanation import explain_call, explain_hold
 from gatekeeper.cli.output import add_command, add_json_flag, grouped, print_json
 from gatekeeper.cli.settings import add_config_flag, read_gateway, with_reader
 from gatekeeper.clock import SystemClock
 from gatekeeper.errors import Code, Refusal
+from gatekeeper.explanation import explained
 from gatekeeper.stores import SqlStore
 
 # A slot may hold 16 KiB; --json shows all of it.
@@ -34,20 +34,15 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the explanation of one call."""
     gateway = read_gateway(arguments)
-    call_id: str = arguments.call_id.removesuffix("#correction")
 
     async def work(store: SqlStore) -> dict[str, Any] | None:
-        holding = await store.holding(call_id)
-        entries = await store.entries(call_id)
-        if entries:
-            return explain_call(entries, holding, gateway, await store.attempts(call_id))
-        return None if holding is None else explain_hold(holding, SystemClock().now_ms())
+        return await explained(store, gateway, arguments.call_id, SystemClock().now_ms())
 
     told = with_reader(gateway, work)
     if told is None:
         raise Refusal(
             Code.NOT_FOUND,
-            f"There is no request {call_id[:64]!r}.",
+            f"There is no request {arguments.call_id[:64]!r}.",
             hint="X-Gatekeeper-Call-Id of the answer, or /admin/requests, says what there is",
         )
     if arguments.json:

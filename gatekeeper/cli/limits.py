@@ -1,16 +1,18 @@
 """``gatekeeper limits``: the limits that stand, and how an operator sets, removes and resets them."""
 
 import argparse
+from dataclasses import asdict
 from typing import Any
 
+from gatekeeper.cli.deeds import deed
 from gatekeeper.cli.output import Unusable, add_command, add_json_flag, print_json, print_table
 from gatekeeper.cli.settings import add_config_flag, with_limits
 from gatekeeper.clock import SystemClock
 from gatekeeper.config.limits import LimitMode
-from gatekeeper.overlays import Limits, Wish
+from gatekeeper.overlays import Limits, Wish, read_scope
 from gatekeeper.ports import Store
 from gatekeeper.rules.declared import EACH
-from gatekeeper.rules.limits import DOLLARS, REQUESTS, UNITS, CounterKey, Scope, Window
+from gatekeeper.rules.limits import DOLLARS, REQUESTS, SCOPES, UNITS, CounterKey, Release, Scope, Window
 from gatekeeper.rules.overlays import Standing
 from gatekeeper.web.budgets import budget_json, found_limits, limit_states, parse_cap
 
@@ -29,7 +31,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = add_command(actions, "list", "list limits, with where they come from and what is used")
-    listing.add_argument("--scope", choices=[*Scope], help="only limits of this scope")
+    listing.add_argument("--scope", choices=[*SCOPES], metavar="SCOPE", help="only limits of this scope")
     listing.add_argument("--subject", metavar="NAME", help="what holds for this one (needs --scope)")
     listing.set_defaults(run=_list)
     _add_set(add_command(actions, "set", "set a limit, or change one that was set"))
@@ -47,8 +49,12 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def _add_set(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--scope", choices=[*Scope], required=True)
-    parser.add_argument("--subject", default=EACH, metavar="NAME", help="whom it means (default: each by itself)")
+    several = "two of them with a comma between: user,model"
+    parser.add_argument(
+        "--scope", choices=[*SCOPES], metavar="SCOPE", required=True, help=f"one of {', '.join(Scope)}; or {several}"
+    )
+    meant = "whom it means (default: each by itself); of two scopes both, as in each,gpt-4o"
+    parser.add_argument("--subject", default=EACH, metavar="NAME", help=meant)
     caps = parser.add_mutually_exclusive_group(required=True)
     for name in (UNITS, REQUESTS, DOLLARS):
         caps.add_argument(f"--{name}", metavar="N", help='how many, or "unlimited"')
@@ -58,6 +64,9 @@ def _add_set(parser: argparse.ArgumentParser) -> None:
     spans.add_argument("--per", choices=[*_PER_MS], help="a rate")
     parser.add_argument("--mode", choices=[*LimitMode], help="what happens when it is reached (default: block)")
     parser.add_argument("--zone", metavar="NAME", help="the time zone of the window (default: UTC)")
+    parser.add_argument(
+        "--release", choices=[*Release], help="when it opens again once it was hit (default: with its window)"
+    )
     parser.add_argument("--name", metavar="NAME", help="to tell limits apart")
     parser.set_defaults(run=_set)
 
@@ -67,7 +76,7 @@ def _list(arguments: argparse.Namespace) -> int:
         raise Unusable("--subject needs --scope", f"one of {', '.join(Scope)}")
 
     async def work(store: Store, limits: Limits) -> list[Row]:
-        scope = None if arguments.scope is None else Scope(arguments.scope)
+        scope = None if arguments.scope is None else read_scope(arguments.scope)
         found = await found_limits(limits, scope, arguments.subject)
         return await _with_states(store, limits, found, arguments.subject)
 
@@ -91,10 +100,14 @@ def _set(arguments: argparse.Namespace) -> int:
         mode=arguments.mode,
         zone=arguments.zone,
         name=arguments.name,
+        release=arguments.release,
     )
 
     async def work(store: Store, limits: Limits) -> list[Row]:
-        return await _with_states(store, limits, [await limits.put(wish)], None)
+        async with deed(store, "limits set", asked=asdict(wish)) as doing:
+            found = await limits.put(wish)
+            doing.note({"subject": found.id})
+        return await _with_states(store, limits, [found], None)
 
     _show(with_limits(arguments, work), arguments.json, one=True)
     return 0
@@ -102,7 +115,8 @@ def _set(arguments: argparse.Namespace) -> int:
 
 def _remove(arguments: argparse.Namespace) -> int:
     async def work(store: Store, limits: Limits) -> Standing | None:
-        return await limits.remove(arguments.limit_id)
+        async with deed(store, f"limits {arguments.action}", arguments.limit_id):
+            return await limits.remove(arguments.limit_id)
 
     left = with_limits(arguments, work)
     if arguments.json:
@@ -117,7 +131,9 @@ def _remove(arguments: argparse.Namespace) -> int:
 
 def _reset(arguments: argparse.Namespace) -> int:
     async def work(store: Store, limits: Limits) -> CounterKey:
-        return await limits.reset(arguments.limit_id, arguments.subject, arguments.reason)
+        facts = {"of": arguments.subject, "reason": arguments.reason}
+        async with deed(store, "limits reset", arguments.limit_id, **facts):
+            return await limits.reset(arguments.limit_id, arguments.subject, arguments.reason)
 
     key = with_limits(arguments, work)
     if arguments.json:
@@ -149,4 +165,8 @@ def _cells(told: dict[str, Any], state: dict[str, Any] | None) -> tuple[str, ...
     used = "" if state is None else state.get("used", state.get("spent", ""))
     where = f"plan {told['plan']}" if told["plan"] else told["from"]
     cap = "unlimited" if told["cap"] is None else told["cap"]
-    return told["id"], told["name"], whom, cap, f"{told['dimension']} per {per}", told["mode"], where, used
+    mode = told["mode"]
+    if told.get("release") == Release.BILLING_PERIOD:
+        mode = f"{mode} until billing_period"
+        used = f"{used} (closed)" if state is not None and state.get("closed_until_ms") else used
+    return told["id"], told["name"], whom, cap, f"{told['dimension']} per {per}", mode, where, used

@@ -22,6 +22,8 @@ from gatekeeper.cli import (
     limits,
     meter,
     migrate,
+    openapi,
+    operators,
     outbox,
     plans,
     revenue,
@@ -46,6 +48,7 @@ COMMANDS = (
     functions,
     trial,
     accounts,
+    operators,
     plans,
     usage,
     limits,
@@ -59,6 +62,7 @@ COMMANDS = (
     simulate,
     doctor,
     migrate,
+    openapi,
 )
 
 

@@ -9,18 +9,22 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from gatekeeper.assembly import House, build_house
+from gatekeeper.assembly import House, build_house, make_signins
 from gatekeeper.cli.output import PORT, add_command, complain, complain_with_hint, rendered, whole_number
 from gatekeeper.cli.process import raised_limits
 from gatekeeper.cli.server import BACKLOG, TellingServer, listen, run_loop, set_up_logging, uvicorn_server
-from gatekeeper.cli.settings import add_config_flag, opened, read_gateway
+from gatekeeper.cli.settings import add_config_flag, home_of, opened, read_gateway
 from gatekeeper.cli.workers import Supervisor
-from gatekeeper.config import load_gateway
+from gatekeeper.clock import SystemClock
 from gatekeeper.config.gateway import Gateway
 from gatekeeper.diagnostics import Mistakes
+from gatekeeper.people.operators import Operators
+from gatekeeper.web.people import link_url
 
 log = logging.getLogger("gatekeeper.serve")
 
@@ -45,6 +49,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--listening-fd", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--siblings", type=Path, help=argparse.SUPPRESS)
     parser.set_defaults(run=run)
 
 
@@ -63,16 +68,18 @@ def run(arguments: argparse.Namespace) -> int:
         log.warning("%s", warning)
     if arguments.workers is not None:
         return _supervise(gateway, arguments)
-    place = Place(arguments.listening_fd, arguments.ready_fd) if arguments.supervised else None
+    place = Place(arguments.listening_fd, arguments.ready_fd, arguments.siblings) if arguments.supervised else None
     return run_loop(serve(gateway, arguments.config, place))
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a worker stands: the socket that its parent made for it, and the pipe on which it says that it is up."""
+    """Where a worker stands: the socket that its parent made for it, the pipe on which it says that it is up, and the
+    folder in which the workers tell each other how they are."""
 
     listening_fd: int
     ready_fd: int
+    siblings: Path
 
 
 def _supervise(gateway: Gateway, arguments: argparse.Namespace) -> int:
@@ -85,12 +92,16 @@ def _supervise(gateway: Gateway, arguments: argparse.Namespace) -> int:
             if one is None:
                 return 1
             bound.append(sockets.enter_context(one))
-        asyncio.run(_migrated(gateway))
+        port = bound[0].getsockname()[1]
+        asyncio.run(_migrated(replace(gateway, server=replace(gateway.server, port=port))))
         for one in bound:
             # From now on nobody is refused, whichever worker lives.
             one.listen(BACKLOG)
         host, port = bound[0].getsockname()[:2]
+        # Its users see it alone, and it goes with this process.
+        siblings = sockets.enter_context(tempfile.TemporaryDirectory(prefix="gatekeeper-", ignore_cleanup_errors=True))
         command = ["serve", "--config", str(arguments.config), "--host", host, "--port", str(port), "--supervised"]
+        command += ["--siblings", siblings]
         return asyncio.run(_watch(command, bound))
 
 
@@ -101,6 +112,8 @@ async def _watch(command: list[str], sockets: list[socket.socket]) -> int:
 async def _migrated(gateway: Gateway) -> None:
     async with opened(gateway) as (store, _):
         await store.ping()
+        clock = SystemClock()
+        _tell_first(home_of(gateway), await Operators(store, make_signins(gateway, store, clock), clock).first_link())
 
 
 def _bind(gateway: Gateway, *, shared: bool) -> socket.socket | None:
@@ -118,13 +131,22 @@ async def serve(gateway: Gateway, config: Path, place: Place | None = None) -> i
     if bound is None:
         return 1
     with bound:
-        house = await build_house(gateway)
+        house = await build_house(gateway, config=config, siblings=None if place is None else place.siblings)
         loop = asyncio.get_running_loop()
         if hasattr(signal, "SIGHUP"):
-            loop.add_signal_handler(signal.SIGHUP, _reload, house, config)
+            loop.add_signal_handler(signal.SIGHUP, _reload, house)
+            if place is not None:
+                house.reloader.pass_on = partial(_ask_parent, os.getppid())
         host, port = bound.getsockname()[:2]
         server = uvicorn_server(house.app, gateway.server)
-        server.on_up = lambda: _tell_up(gateway, host, port, place)
+        here = replace(gateway, server=replace(gateway.server, host=host, port=port))
+        first = await house.operators.first_link() if place is None else None
+
+        def up() -> None:
+            _tell_up(gateway, host, port, place)
+            _tell_first(home_of(here), first)
+
+        server.on_up = up
         server.on_stop = house.stop_accepting
         # What is loaded now stays for ever: the collector need not look at it again and again.
         gc.freeze()
@@ -150,25 +172,33 @@ def _tell_up(gateway: Gateway, host: str, port: int, place: Place | None) -> Non
         os.close(place.ready_fd)
 
 
+def _tell_first(home: str, secret: str | None) -> None:
+    """For people, and so on stdout and not in the log: it lets in whoever reads it, once."""
+    if secret is not None:
+        print(
+            f"Nobody owns this gateway yet. Whoever opens this link within an hour does:\n  {link_url(home, secret)}",
+            flush=True,
+        )
+
+
 def _orphaned(server: TellingServer, loop: asyncio.AbstractEventLoop) -> None:
     loop.remove_reader(sys.stdin.fileno())
     log.error("the parent process is gone: this worker stops")
     server.should_exit = True
 
 
-def _reload(house: House, config: Path) -> None:
-    """Swap the configuration; one with mistakes changes nothing. Address and database stay as they were."""
+def _ask_parent(parent: int) -> None:
+    """Have all workers reload, this one too. Whoever has lost its parent stops: it must not signal a stranger."""
+    if os.getppid() == parent:
+        os.kill(parent, signal.SIGHUP)
+
+
+def _reload(house: House) -> None:
+    """Swap the configuration; one with mistakes changes nothing."""
     try:
-        fresh = load_gateway(config, os.environ)
+        fresh = house.reloader.read()
     except Mistakes as mistakes:
         log.error("not reloaded, the old configuration stays:\n%s", rendered(mistakes.mistakes))
         return
-    old = house.live.gateway
-    if fresh.database_url != old.database_url:
-        log.warning("a new database needs a restart; the old one stays")
-    house.live.gateway = replace(
-        fresh, server=replace(fresh.server, host=old.server.host, port=old.server.port), database_url=old.database_url
-    )
-    log.info(
-        "reloaded: generation %s, %d routes, %d plans", fresh.generation, len(fresh.router.routes), len(fresh.plans)
-    )
+    house.reloader.swap(fresh)
+    house.siblings.write()

@@ -49,6 +49,15 @@ def read_gateway_or_shipped(arguments: argparse.Namespace) -> Gateway:
     return read_gateway(arguments)
 
 
+def home_of(gateway: Gateway) -> str:
+    """Where a browser finds the gateway: ``[server] public_url``, else where it listens."""
+    server = gateway.server
+    if server.public_url is not None:
+        return server.public_url
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(server.host, server.host)
+    return f"http://[{host}]:{server.port}" if ":" in host else f"http://{host}:{server.port}"
+
+
 @asynccontextmanager
 async def opened(gateway: Gateway) -> AsyncIterator[tuple[Store, Accounts]]:
     """The store of a configuration, migrated if need be, and the accounts in it. Raises Fault."""

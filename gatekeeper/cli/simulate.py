@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gatekeeper.cli.explanation import again_on, instant
 from gatekeeper.cli.output import Unusable, add_command, add_json_flag, complain, print_json, print_table
 from gatekeeper.cli.settings import add_config_flag, read_gateway, with_reader
 from gatekeeper.config import load_gateway
 from gatekeeper.config.gateway import Route
 from gatekeeper.config.plans import read_plan
 from gatekeeper.diagnostics import Mistake, Mistakes, Severity, suggest
+from gatekeeper.explanation import again_on, instant
 from gatekeeper.money import dollars_text, units_text
 from gatekeeper.ports import Entry
 from gatekeeper.rules.plans import Plan

@@ -12,8 +12,9 @@ from gatekeeper.cli.settings import add_config_flag, read_gateway_or_shipped
 from gatekeeper.config.gateway import Gateway
 from gatekeeper.diagnostics import suggest
 from gatekeeper.meters import Meter, Outcome, compile_meter
-from gatekeeper.money import dollars_text, plain, units_text, units_to_micro
+from gatekeeper.money import dollars_text, plain, units_to_micro
 from gatekeeper.rules.plans import Plan
+from gatekeeper.rules.quotes import quote
 
 USAGE = "usage().total"
 
@@ -100,16 +101,6 @@ def _meter(arguments: argparse.Namespace, gateway: Gateway) -> Meter:
 
 
 def _charge(plan: Plan, used: Decimal, units: Decimal | None) -> _Charge:
-    if units is None:
-        return _Charge(plan.id, None, False, "nothing was read: the route's 'unmeasured' says what is charged")
-    before, after = units_to_micro(used), units_to_micro(used + units)
-    cap = None if plan.quota is None else plan.quota.cap
-    if cap is None:
-        return _Charge(plan.id, "0", False, "everything is included")
-    included = f"the {grouped(units_text(cap))} that are included"
-    if not plan.admits(after):
-        return _Charge(plan.id, None, True, f"refused: beyond {included}")
-    if after <= cap:
-        return _Charge(plan.id, "0", False, f"within {included}")
-    beyond = grouped(units_text(after - max(before, cap)))
-    return _Charge(plan.id, dollars_text(plan.overage_nano(before, after)), False, f"{beyond} beyond {included}")
+    found = quote(plan, units_to_micro(used), None if units is None else units_to_micro(units))
+    dollars = None if found.charge_nano is None else dollars_text(found.charge_nano)
+    return _Charge(plan.id, dollars, found.refused, found.why)

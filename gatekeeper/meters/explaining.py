@@ -5,6 +5,7 @@ The rule: plain text in columns, the same for the same meter, so that it can be 
 
 import json
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from gatekeeper.meters import tree
 from gatekeeper.meters.anchors import Anchors
@@ -19,6 +20,36 @@ _PHASES = ((Phase.REQUEST, "request"), (Phase.EVENT, "event"), (Phase.FINISH, "f
 # A line of a terminal; longer values are cut in the middle of nowhere, the whole stands in the evidence.
 VALUE_LETTERS = 88
 _TREE_LETTERS = 60
+
+
+class SlotOutline(NamedTuple):
+    """One slot: its canonical text, what it is fed with, and what an event's bytes must hold to be parsed for it
+    (nothing: every event is)."""
+
+    text: str
+    fed_with: str
+    looks_for: tuple[str, ...]
+
+
+class Outline(NamedTuple):
+    """A meter for machines: its canonical text (whose hash names it), the type of its value, when it is known
+    (``always``, or some of ``request``, ``event``, ``finish``), and what it keeps of a stream."""
+
+    canonical: str
+    hash: str
+    type: str
+    phases: tuple[str, ...]
+    slots: tuple[SlotOutline, ...]
+
+
+def outlined(root: tree.Node, facts: Facts, plans: tuple[SlotPlan, ...], name: str) -> Outline:
+    """What ``explained`` says of the whole and of its slots, as values."""
+    phases = tuple(word for bit, word in _PHASES if facts.phase(root) & bit)
+    slots = tuple(
+        SlotOutline(plan.shown, plan.feed.value, tuple(look[0].decode("utf-8", "replace") for look in plan.looks))
+        for plan in plans
+    )
+    return Outline(printed(root), name, str(facts.type(root).kind), phases or ("always",), slots)
 
 
 def explained(

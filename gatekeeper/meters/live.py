@@ -12,17 +12,17 @@ from gatekeeper.meters.run import STEPS_MAX, Run
 class Live:
     """One ``live`` expression over one response. ``run`` holds the slots that the stream fills."""
 
-    __slots__ = ("_meter", "_run", "reading")
+    __slots__ = ("_meter", "reading", "run")
 
     def __init__(self, meter: Meter, run: Run) -> None:
         self._meter = meter
-        self._run = run
+        self.run = run
         self.reading: Reading | None = None
 
     def look(self) -> None:
         """An event has passed. Never raises; the work is bounded as that of one evaluation."""
-        self._run.steps = STEPS_MAX
-        found = self._meter.evaluate(self._run)
+        self.run.steps = STEPS_MAX
+        found = self._meter.evaluate(self.run)
         if found.units is None:
             return
         known = self.reading

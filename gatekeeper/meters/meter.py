@@ -6,7 +6,7 @@ The rule: nobody else parses, checks or evaluates expressions.
 import hashlib
 from collections.abc import Mapping, Sequence
 from decimal import ROUND_HALF_EVEN, Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gatekeeper.diagnostics import Mistake, Mistakes, Severity, Source
 from gatekeeper.meters.anchors import TooLarge
@@ -20,11 +20,15 @@ from gatekeeper.meters.parse import parse_most
 from gatekeeper.meters.printing import printed
 from gatekeeper.meters.reading import Mark, Outcome, Reading
 from gatekeeper.meters.run import Code, Prices, RequestView, Run, Tokenizer
+from gatekeeper.meters.scope import Facts
 from gatekeeper.meters.seams import noted
 from gatekeeper.meters.slots import SlotPlan
 from gatekeeper.meters.tree import Name, Node
 from gatekeeper.meters.values import EXACT, Unmeasurable, number
 from gatekeeper.meters.warnings import warnings_of
+
+if TYPE_CHECKING:
+    from gatekeeper.meters.explaining import Outline
 
 # A call of more units than this is a provider's mistake or ours; so is one of more dollars, which are stored as
 # nano-dollars in 64 bits.
@@ -164,9 +168,18 @@ class Meter:
         """For people: the tree with phases and types, the slots, and what each saw (``watching.Watching.seen``)."""
         from gatekeeper.meters.explaining import explained  # it knows what watches meters
 
+        return explained(self._root, self._facts(), self.plans, self.context, self.hash, seen)
+
+    def outline(self) -> "Outline":
+        """For machines: canonical text, type, phases and slots."""
+        from gatekeeper.meters.explaining import outlined
+
+        return outlined(self._root, self._facts(), self.plans, self.hash)
+
+    def _facts(self) -> Facts:
         checker = Checker(Source(self.text), self.context, buffered=self._buffered)
         checker.run(self._root)
-        return explained(self._root, checker.facts, self.plans, self.context, self.hash, seen)
+        return checker.facts
 
 
 def _shown(value: Any, mark: Mark, evidence: Mapping[str, Any]) -> Reading:

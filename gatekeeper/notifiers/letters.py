@@ -26,6 +26,8 @@ def letter(event: Event, customer: Customer | None) -> tuple[str, str]:
     """(subject, text)."""
     if event.kind == Kind.LIMIT_THRESHOLD:
         subject, lines = _threshold(event.content, customer)
+    elif event.kind == Kind.ALERT_REACHED:
+        subject, lines = _alert(event.content)
     else:
         about = "" if customer is None else f" ({customer.name})"
         subject = event.kind.removeprefix("gatekeeper.").replace(".", " ").replace("_", " ").capitalize() + about
@@ -50,6 +52,18 @@ def _threshold(content: Mapping[str, Any], customer: Customer | None) -> tuple[s
         resets = dt.datetime.fromtimestamp(content["resets_ms"] / 1000, dt.UTC).strftime("%Y-%m-%d %H:%M UTC")
         lines.append(f"It starts anew at {resets}.")
     return f"{whose}: {content['threshold']} % of {content['limit']} used", lines
+
+
+def _alert(content: Mapping[str, Any]) -> tuple[str, list[str]]:
+    is_money = content["measure"] == "charge"
+    reached, threshold = (_amount(content[name], is_money=is_money) for name in ("reached", "threshold"))
+    unit = "" if is_money else " units"
+    window = _WINDOWS.get(content["window"], "in total")
+    lines = [
+        f"You asked to be told at {threshold}{unit}: {reached}{unit} are used {window}.",
+        "Nothing is refused because of it. Alerts are changed in the portal, under Alerts.",
+    ]
+    return f"{reached}{unit} used {window}", lines
 
 
 def _amount(text: str, *, is_money: bool) -> str:

@@ -1,9 +1,10 @@
 """The only list of URLs. Starlette is the application; configured routes go to the raw endpoint before it."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -17,15 +18,12 @@ from gatekeeper.ports import Store
 from gatekeeper.rules.billing import Backlog
 from gatekeeper.rules.routing import Choice, Match, NoMethod
 from gatekeeper.version import __version__
-from gatekeeper.web.admin import Admin
 from gatekeeper.web.answers import json_answer, refusal_answer
-from gatekeeper.web.billing import Billing
-from gatekeeper.web.budgets import Budgets
 from gatekeeper.web.calls import NEVER, Calls, dialect_of, no_method
+from gatekeeper.web.openapi import Endpoint, routes_of
+from gatekeeper.web.openapi.operating import OPEN
+from gatekeeper.web.pages.rendering import Pages, wants_page
 from gatekeeper.web.problems import internal
-from gatekeeper.web.spend import Spend
-from gatekeeper.web.usage import Usage
-from gatekeeper.web.webhooks import StripeWebhooks
 
 log = logging.getLogger("gatekeeper.web")
 
@@ -37,22 +35,28 @@ OWN_PREFIXES = (
 )  # fmt: skip
 
 
+class Room(Protocol):
+    """Something with URLs."""
+
+    def routes(self) -> list[BaseRoute]:
+        """Its URLs."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What the application is built from."""
 
     calls: Calls
-    usage: Usage
-    admin: Admin
-    budgets: Budgets
-    spend: Spend
-    billing: Billing
-    webhooks: StripeWebhooks
+    # Everything with URLs of its own.
+    rooms: Sequence[Room]
     store: Store
     lifespan: Callable[[], AbstractAsyncContextManager[None]]
     accepting: Callable[[], bool] = lambda: True
     # What is still to be told to the biller, and the present instant; None: nobody is told.
     backlog: Callable[[], Awaitable[tuple[Backlog, int]]] | None = None
+    # Refusals on URLs for people; None: they are JSON there too.
+    pages: Pages | None = None
 
 
 class Application(Starlette):
@@ -71,6 +75,7 @@ class Application(Starlette):
         )
         # What is no path at all: `OPTIONS *`.
         self.router.default = _Unknown()
+        self.pages = parts.pages
         self._calls = parts.calls
         self._accepting = parts.accepting
 
@@ -108,23 +113,21 @@ def _routes(parts: Parts) -> list[BaseRoute]:
         return json_answer({"ready": True, "outbox": outbox})
 
     return [
-        Route("/healthz", _health, methods=["GET"]),
-        Route("/readyz", ready, methods=["GET"]),
-        Route("/v1/usage", parts.usage.get_usage, methods=["GET"]),
-        Route("/v1/models", parts.usage.get_models, methods=["GET"]),
-        Route("/v1/budget", parts.usage.get_budget, methods=["GET"]),
-        Route("/v1/requests/{call_id}", parts.usage.get_request, methods=["GET"]),
-        *parts.admin.routes(),
-        *parts.budgets.routes(),
-        *parts.spend.routes(),
-        *parts.billing.routes(),
-        *parts.webhooks.routes(),
+        *routes_of([each for each in OPEN if each.endpoint in ("health", "ready")], _Open(ready)),
+        *(route for room in parts.rooms for route in room.routes()),
         Route("/{path:path}", _Unknown()),
     ]
 
 
-async def _health(request: Request) -> Response:
-    return json_answer({"status": "ok", "version": __version__})
+class _Open:
+    """What anybody may ask."""
+
+    def __init__(self, ready: Endpoint) -> None:
+        self.ready = ready
+
+    async def health(self, request: Request) -> Response:
+        """This process answers."""
+        return json_answer({"status": "ok", "version": __version__})
 
 
 class _Unknown:
@@ -155,13 +158,21 @@ async def _refused(request: Request, refusal: Exception) -> Response:
     assert isinstance(refusal, Refusal)
     if refusal.private:
         log.warning("%s refused: %s: %s", request.url.path, refusal.code, refusal.private)
-    return refusal_answer(refusal, dialect_of(request.url.path))
+    return _refusing(request, refusal)
 
 
 async def _faulted(request: Request, fault: Exception) -> Response:
     log.error("%s: %s", request.url.path, fault)
-    return refusal_answer(Refusal(Code.LEDGER_UNAVAILABLE), dialect_of(request.url.path))
+    return _refusing(request, Refusal(Code.LEDGER_UNAVAILABLE))
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    return refusal_answer(internal(None), dialect_of(request.url.path))
+    return _refusing(request, internal(None))
+
+
+def _refusing(request: Request, refusal: Refusal) -> Response:
+    """For people a page, for programs their dialect."""
+    pages: Pages | None = request.app.pages
+    if pages is not None and wants_page(request):
+        return pages.refused(request, refusal)
+    return refusal_answer(refusal, dialect_of(request.url.path))

@@ -1,12 +1,11 @@
 """The operator's hands on subscriptions and invoices, under ``/admin/customers/{id}``. JSON in and out."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from gatekeeper.billing.invoices import Beside, Invoices
 from gatekeeper.billing.subscriptions import Subscriptions, When
@@ -14,8 +13,11 @@ from gatekeeper.errors import Code, Refusal
 from gatekeeper.money import dollars_text, units_text
 from gatekeeper.ports.subscriptions import Invoice
 from gatekeeper.rules.subscriptions import Standing, content
-from gatekeeper.web.admin import Endpoint, limit_of, only, take
 from gatekeeper.web.answers import json_answer, json_body
+from gatekeeper.web.asked import limit_of, only, take
+from gatekeeper.web.gate import note
+from gatekeeper.web.openapi import Guard, routes_of
+from gatekeeper.web.openapi.billing import BILLING
 
 # https://docs.stripe.com/api/pagination: of one page.
 _PAGE_MAX = 100
@@ -27,26 +29,18 @@ class Billing:
 
     subscriptions: Subscriptions | None
     invoices: Invoices
-    guarded: Callable[[Endpoint], Endpoint]
+    guarded: Guard
 
     def routes(self) -> list[BaseRoute]:
         """The table of URLs, for ``web.app``."""
-        table: list[tuple[str, str, Endpoint]] = [
-            ("POST", "/admin/customers/{customer_id}/checkout", self.checkout),
-            ("POST", "/admin/customers/{customer_id}/portal", self.portal),
-            ("GET", "/admin/customers/{customer_id}/subscription", self.standing),
-            ("POST", "/admin/customers/{customer_id}/subscription", self.change),
-            ("DELETE", "/admin/customers/{customer_id}/subscription", self.cancel),
-            ("GET", "/admin/customers/{customer_id}/invoices", self.list_invoices),
-            ("GET", "/admin/customers/{customer_id}/invoices/preview", self.preview),
-        ]
-        return [Route(path, self.guarded(endpoint), methods=[method]) for method, path, endpoint in table]
+        return routes_of(BILLING, self, self.guarded)
 
     async def checkout(self, request: Request) -> Response:
         """``{"plan"}`` -> ``{"url"}``: where the customer pays, and subscribes."""
         plan_id = take(only(await json_body(request), "plan"), "plan", str)
         if plan_id is None:
             raise Refusal(Code.BAD_REQUEST, "plan is missing.")
+        note(request, plan=plan_id)
         return json_answer({"url": await self._on().checkout(request.path_params["customer_id"], plan_id)}, 201)
 
     async def portal(self, request: Request) -> Response:
@@ -62,6 +56,7 @@ class Billing:
         """``{"plan", "when"?}``, or ``{"resume": true}`` to take back what is to come at the period's end."""
         body = only(await json_body(request), "plan", "when", "resume")
         customer_id, plan_id = request.path_params["customer_id"], take(body, "plan", str)
+        note(request, asked=body)
         if take(body, "resume", bool):
             if plan_id is not None or body.get("when") is not None:
                 raise Refusal(Code.BAD_REQUEST, "resume stands alone.")
@@ -73,6 +68,7 @@ class Billing:
     async def cancel(self, request: Request) -> Response:
         """``?when=now|period_end``; at the period's end unless it is said."""
         when = _when(request.query_params.get("when")) or When.PERIOD_END
+        note(request, when=when)
         return _standing(await self._on().cancel(request.path_params["customer_id"], when))
 
     async def list_invoices(self, request: Request) -> Response:
@@ -80,7 +76,10 @@ class Billing:
         limit = min(limit_of(request), _PAGE_MAX)
         after = request.query_params.get("after")
         found = await self.invoices.listed(request.path_params["customer_id"], after=after, limit=limit)
-        return json_answer({"invoices": [invoice_json(one) for one in found.invoices], "fresh": found.fresh})
+        # What was kept is not paged: it is there for when the other side does not answer.
+        more = found.fresh and len(found.invoices) == limit
+        shown = [invoice_json(one) for one in found.invoices]
+        return json_answer({"invoices": shown, "next": found.invoices[-1].id if more else None, "fresh": found.fresh})
 
     async def preview(self, request: Request) -> Response:
         """The present period by our figures, and Stripe's next invoice beside it."""
@@ -133,6 +132,15 @@ def preview_json(beside: Beside) -> dict[str, Any]:
             "total_cents": theirs.total_cents,
             "currency": theirs.currency,
             "lines": [{"text": text, "cents": cents, "units": units} for text, cents, units in theirs.lines],
+        },
+        "allowance": None
+        if beside.allowance is None
+        else {
+            "since_ms": beside.allowance.since_ms,
+            "included_units": beside.allowance.included,
+            "used_units": beside.allowance.used,
+            "told_units": beside.allowance.told,
+            "overage": dollars_text(beside.allowance.overage_nano),
         },
         "why": beside.why,
         "difference_cents": beside.difference_cents,

@@ -5,34 +5,47 @@ limit has an ETag, and a change that names an old one with If-Match is refused.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from gatekeeper.clock import Clock
 from gatekeeper.config.amounts import DOLLARS_MAX, UNLIMITED
 from gatekeeper.errors import Code, Refusal
 from gatekeeper.money import amount_text, dollars_to_nano, units_to_micro
-from gatekeeper.overlays import Change, Limits, Wish, window_of
+from gatekeeper.overlays import Change, Limits, Wish, read_scope, whole_shape, window_of
 from gatekeeper.ports import CounterState, Store
-from gatekeeper.rules.declared import EACH, UNDER_CUSTOMER, DeclaredLimit, DeclaredRate
-from gatekeeper.rules.limits import DOLLARS, BucketKey, CounterKey, Scope, StockLimit, Window
-from gatekeeper.rules.lines import count_start_ms
+from gatekeeper.rules.declared import EACH, DeclaredLimit, DeclaredRate, is_one
+from gatekeeper.rules.limits import (
+    DOLLARS,
+    BucketKey,
+    CounterKey,
+    Release,
+    Scope,
+    Scoped,
+    StockLimit,
+    Window,
+    is_owned,
+)
+from gatekeeper.rules.lines import count_start_ms, latch_of
 from gatekeeper.rules.overlays import Standing, holding_for
 from gatekeeper.rules.windows import DAY_MS
-from gatekeeper.web.admin import Endpoint, limit_of, only, take
 from gatekeeper.web.answers import json_answer, json_body
+from gatekeeper.web.asked import limit_of, only, take
+from gatekeeper.web.gate import note
+from gatekeeper.web.openapi import Guard, routes_of
+from gatekeeper.web.openapi.spending import BUDGETS
 
 TOP = 5
 TOP_MAX = 100
 _FIGURE = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,9})?")
 _UNITS_MAX = 10**12
-_FIELDS = ("scope", "subject", "dimension", "window", "per_ms", "cap", "mode", "zone", "name")
+_FIELDS = ("scope", "subject", "dimension", "window", "per_ms", "cap", "mode", "zone", "name", "release")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,25 +55,17 @@ class Budgets:
     limits: Limits
     store: Store
     clock: Clock
-    guard: Callable[[Endpoint], Endpoint]
+    guard: Guard
 
     def routes(self) -> list[BaseRoute]:
         """The table of URLs, for ``web.app``."""
-        table: list[tuple[str, str, Endpoint]] = [
-            ("GET", "/admin/budgets", self.list_budgets),
-            ("POST", "/admin/budgets", self.create_budget),
-            ("GET", "/admin/budgets/{budget_id}", self.get_budget),
-            ("PATCH", "/admin/budgets/{budget_id}", self.change_budget),
-            ("DELETE", "/admin/budgets/{budget_id}", self.remove_budget),
-            ("POST", "/admin/budgets/{budget_id}/reset", self.reset_budget),
-        ]
-        return [Route(path, self.guard(endpoint), methods=[method]) for method, path, endpoint in table]
+        return routes_of(BUDGETS, self, self.guard)
 
     async def list_budgets(self, request: Request) -> Response:
         """``?scope=&subject=&after=ID&limit=N``. With a subject: what holds for it, with its state."""
         await self.limits.refresh()
         scope, subject = request.query_params.get("scope"), request.query_params.get("subject")
-        found = await found_limits(self.limits, None if scope is None else _scope(scope), subject)
+        found = await found_limits(self.limits, None if scope is None else read_scope(scope), subject)
         after, most = request.query_params.get("after"), limit_of(request)
         if after is not None:
             places = [number for number, each in enumerate(found) if each.id == after]
@@ -79,8 +84,8 @@ class Budgets:
         return json_answer({"budgets": rows, "next": page[-1].id if len(found) > len(page) else None})
 
     async def create_budget(self, request: Request) -> Response:
-        """``{"scope", "subject"?, "dimension", "window" | "per_ms", "cap", "mode"?, "zone"?, "name"?}``. With an
-        Idempotency-Key, the same body again is answered like the first."""
+        """``{"scope", "subject"?, "dimension", "window" | "per_ms", "cap", "mode"?, "zone"?, "name"?, "release"?}``.
+        With an Idempotency-Key, the same body again is answered like the first."""
         body = only(await json_body(request), *_FIELDS)
         dimension = _need(body, "dimension")
         if "cap" not in body:
@@ -95,8 +100,10 @@ class Budgets:
             mode=take(body, "mode", str),
             zone=take(body, "zone", str),
             name=take(body, "name", str),
+            release=take(body, "release", str),
         )
         made = await self.limits.create(wish, again="idempotency-key" in request.headers)
+        note(request, subject=made.id, after=budget_json(made))
         return await self._answer(made, None, 201)
 
     async def get_budget(self, request: Request) -> Response:
@@ -106,22 +113,27 @@ class Budgets:
         return await self._answer(found, request.query_params.get("subject"), top=min(TOP_MAX, limit_of(request)))
 
     async def change_budget(self, request: Request) -> Response:
-        """``{"cap"?, "mode"?, "zone"?, "name"?}``; If-Match names the state that is meant."""
-        body = only(await json_body(request), "cap", "mode", "zone", "name")
+        """``{"cap"?, "mode"?, "zone"?, "name"?, "release"?}``; If-Match names the state that is meant."""
+        body = only(await json_body(request), "cap", "mode", "zone", "name", "release")
         name = request.path_params["budget_id"]
-        dimension = self.limits.find(name).declared.limit.dimension
+        before = self.limits.find(name)
+        dimension = before.declared.limit.dimension
         change = Change(
             new_cap="cap" in body,
             cap=parse_cap(dimension, body["cap"]) if "cap" in body else None,
             mode=take(body, "mode", str),
             zone=take(body, "zone", str),
             name=take(body, "name", str),
+            release=take(body, "release", str),
         )
-        return await self._answer(await self.limits.change(name, change, tag=_if_match(request)), None)
+        after = await self.limits.change(name, change, tag=_if_match(request))
+        note(request, before=budget_json(before), after=budget_json(after))
+        return await self._answer(after, None)
 
     async def remove_budget(self, request: Request) -> Response:
         """Take an operator's limit away; the answer is what holds in its place."""
         left = await self.limits.remove(request.path_params["budget_id"], tag=_if_match(request))
+        note(request, after=None if left is None else budget_json(left))
         return json_answer(
             {"removed": request.path_params["budget_id"], "holds": None if left is None else budget_json(left)}
         )
@@ -131,6 +143,7 @@ class Budgets:
         body = only(await json_body(request), "subject", "reason")
         subject, name = take(body, "subject", str), request.path_params["budget_id"]
         key = await self.limits.reset(name, subject, take(body, "reason", str) or "")
+        note(request, of=key.subject, reason=take(body, "reason", str) or "")
         found = self.limits.find(name)
         (state,) = await limit_states(self.limits, self.store, [found], self.clock.now_ms(), subject)
         return json_answer(budget_json(found) | {"reset_ms": key.start_ms, "state": state})
@@ -167,17 +180,17 @@ class Budgets:
         return window_of(limit, await self.limits.customer_of(limit.scope, subject), now_ms)
 
 
-async def found_limits(limits: Limits, scope: Scope | None, subject: str | None) -> list[Standing]:
+async def found_limits(limits: Limits, scope: Scoped | None, subject: str | None) -> list[Standing]:
     """The limits of a scope; with a subject those that its calls meet. Raises Refusal."""
     found = [each for each in limits.standing() if scope in (None, each.scope)]
     if subject is None:
         return found
     if scope is None:
         raise Refusal(Code.BAD_REQUEST, "subject needs a scope beside it.")
-    if scope in UNDER_CUSTOMER and "/" not in subject:
-        raise Refusal(Code.BAD_REQUEST, f"A {scope} is named as customer/{scope}.")
+    if not is_one(scope, subject):
+        raise Refusal(Code.BAD_REQUEST, f"A {scope} is named as {whole_shape(scope)}.")
     customer = await limits.customer_of(scope, subject)
-    if customer is None and (scope in UNDER_CUSTOMER or scope in (Scope.CUSTOMER, Scope.KEY)):
+    if customer is None and is_owned(scope):
         raise Refusal(Code.NOT_FOUND, f"There is no {scope} {subject[:64]!r}.")
     return holding_for(found, subject, None if customer is None else customer.plan_id)
 
@@ -192,7 +205,8 @@ async def limit_states(
         key, ends_ms = await _row_of(limits, each, now_ms, subject)
         keys.append(key)
         ends.append(ends_ms)
-    stock = [key for key in keys if isinstance(key, CounterKey)]
+    latches = [await _latch_of(limits, each, key, now_ms) for each, key in zip(found, keys, strict=True)]
+    stock = [key for key in keys if isinstance(key, CounterKey)] + [latch[0] for latch in latches if latch is not None]
     counters = {state.key: state for state in (await store.counters(stock) if stock else ())}
     rates = [
         (key, each.declared.limit.cap or 1)
@@ -201,10 +215,13 @@ async def limit_states(
     ]
     buckets = {state.key: state for state in (await store.buckets(rates) if rates else ())}
     shown: list[dict[str, Any] | None] = []
-    for each, key, ends_ms in zip(found, keys, ends, strict=True):
+    for each, key, ends_ms, latch in zip(found, keys, ends, latches, strict=True):
         limit = each.declared.limit
         if isinstance(key, CounterKey) and isinstance(limit, StockLimit):
-            shown.append(_state_json(limit, counters[key], ends_ms))
+            state = _state_json(limit, counters[key], ends_ms)
+            if latch is not None:
+                state["closed_until_ms"] = latch[1] if counters[latch[0]].used >= (limit.cap or 0) else None
+            shown.append(state)
         elif isinstance(key, BucketKey):
             spent, cap = buckets[key].spent, each.cap
             shown.append(
@@ -226,8 +243,8 @@ async def _row_of(
     limit, mine = found.declared.limit, found.declared.subject
     if limit.scope is Scope.GLOBAL:
         mine = "*"
-    elif mine == EACH or (limit.scope in UNDER_CUSTOMER and "/" not in mine):
-        if subject is None or (limit.scope in UNDER_CUSTOMER and "/" not in subject):
+    elif not is_one(limit.scope, mine):
+        if subject is None or not is_one(limit.scope, subject):
             return None, None
         mine = subject
     if not isinstance(limit, StockLimit):
@@ -238,6 +255,17 @@ async def _row_of(
         return None, None
     start_ms = count_start_ms(limit, mine, window[0], now_ms, limits.resets)
     return CounterKey(limit.scope, mine, limit.dimension, limit.window, start_ms), window[1]
+
+
+async def _latch_of(
+    limits: Limits, found: Standing, key: CounterKey | BucketKey | None, now_ms: int
+) -> tuple[CounterKey, int | None] | None:
+    """The row that says whether a limit stays closed until the billing period turns, and when that is."""
+    limit = found.declared.limit
+    if not isinstance(limit, StockLimit) or limit.release is Release.WINDOW or not limit.cap or key is None:
+        return None
+    customer = await limits.customer_of(limit.scope, key.subject)
+    return latch_of(limit, key.subject, customer.anchor_ms if customer else 0, now_ms, limits.resets)
 
 
 def _state_json(limit: StockLimit, state: CounterState, ends_ms: int | None) -> dict[str, Any]:
@@ -258,7 +286,7 @@ def budget_json(found: Standing) -> dict[str, Any]:
     limit, overlay = found.declared.limit, found.overlay
     span: dict[str, Any]
     if isinstance(limit, StockLimit):
-        span = {"window": limit.window, "mode": limit.mode, "zone": limit.zone}
+        span = {"window": limit.window, "mode": limit.mode, "zone": limit.zone, "release": limit.release}
     else:
         span = {"per_ms": limit.per_ms, "mode": "block"}
     return {
@@ -305,13 +333,6 @@ def parse_cap(dimension: str, written: Any) -> int | None:
             hint=f'as in "5.00", or "{UNLIMITED}"',
         )
     return dollars_to_nano(Decimal(text)) if dimension == DOLLARS else units_to_micro(Decimal(text))
-
-
-def _scope(text: str) -> Scope:
-    try:
-        return Scope(text)
-    except ValueError as cause:
-        raise Refusal(Code.BAD_REQUEST, f"scope is one of {', '.join(Scope)}.") from cause
 
 
 def _need(body: dict[str, Any], field: str) -> str:

@@ -17,6 +17,7 @@ from gatekeeper.proxy.call import Aborted, Call, CallerGone
 from gatekeeper.proxy.outgoing import CALL_ENTROPY_BYTES, new_call_id, quoted
 from gatekeeper.proxy.pipeline import Proxy
 from gatekeeper.rules.routing import Choice, Match, NoMethod
+from gatekeeper.tallies import Tallies
 from gatekeeper.web.credentials import read_credentials
 from gatekeeper.web.problems import internal, problem, problem_event
 
@@ -199,8 +200,15 @@ class Calls:
     """The raw ASGI endpoint for configured routes."""
 
     def __init__(
-        self, proxy: Proxy, gateway: Callable[[], Gateway], clock: Clock, *, body_wait_s: float = BODY_WAIT_S
+        self,
+        proxy: Proxy,
+        gateway: Callable[[], Gateway],
+        clock: Clock,
+        *,
+        body_wait_s: float = BODY_WAIT_S,
+        tallies: Tallies | None = None,
     ) -> None:
+        self._tallies = tallies or Tallies()
         self._body_wait_s = body_wait_s
         self._proxy = proxy
         self._gateway = gateway
@@ -246,6 +254,7 @@ class Calls:
                 caller.dialect = call.route.dialect
             await self._proxy.serve(call, caller)
         except Refusal as refusal:
+            self._tallies.refused(refusal.code.value)
             if refusal.private:
                 log.warning("call %s refused: %s: %s", call.id, refusal.code, refusal.private)
             await _answer(caller, refusal, call)

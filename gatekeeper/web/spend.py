@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from gatekeeper.clock import Clock
 from gatekeeper.errors import Code, Refusal
@@ -32,8 +32,10 @@ from gatekeeper.rules.spikes import (
     spikes,
 )
 from gatekeeper.rules.windows import HOUR_MS
-from gatekeeper.web.admin import Endpoint, limit_of
 from gatekeeper.web.answers import check_storable, json_answer
+from gatekeeper.web.asked import limit_of, number_of
+from gatekeeper.web.openapi import Guard, routes_of
+from gatekeeper.web.openapi.spending import OWN_SPEND, SPEND
 from gatekeeper.web.usage import day_of, period_bounds
 
 _FIGURE = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
@@ -47,17 +49,12 @@ class Spend:
 
     spending: Spending
     clock: Clock
-    guard: Callable[[Endpoint], Endpoint]
+    guard: Guard
     holder: Callable[[Request], Awaitable[Holder]]
 
     def routes(self) -> list[BaseRoute]:
         """The table of URLs, for ``web.app``."""
-        table: list[tuple[str, str, Endpoint]] = [
-            ("GET", "/admin/spend", self.get_spend),
-            ("GET", "/admin/spikes", self.get_spikes),
-        ]
-        own = Route("/v1/spend", self.get_own_spend, methods=["GET"])
-        return [own, *(Route(path, self.guard(endpoint), methods=[method]) for method, path, endpoint in table)]
+        return routes_of((*OWN_SPEND, *SPEND), self, self.guard)
 
     async def get_own_spend(self, request: Request) -> Response:
         """What the key that asks has spent (the customer, where calls need no key): as ``/admin/spend``, without what
@@ -211,10 +208,10 @@ def _factor(query: dict[str, str]) -> Decimal:
 
 
 def _hours(query: dict[str, str]) -> int:
-    written = query.get("hours", str(BASELINE_HOURS))
-    if not (written.isascii() and written.isdigit()) or not 1 <= int(written[:20]) <= BASELINE_HOURS_MAX:
+    hours = number_of(query.get("hours", str(BASELINE_HOURS)))
+    if hours is None or not 1 <= hours <= BASELINE_HOURS_MAX:
         raise Refusal(Code.BAD_REQUEST, f"hours is a number from 1 to {BASELINE_HOURS_MAX}.")
-    return int(written)
+    return hours
 
 
 def _one_of(kind: type[K], query: dict[str, str], field: str, usual: K) -> K:

@@ -7,18 +7,23 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute
 
 from gatekeeper.clock import Clock
 from gatekeeper.config.gateway import Gateway
 from gatekeeper.errors import Code, LimitState, Refusal
+from gatekeeper.explanation import Past
 from gatekeeper.money import amount_text, dollars_text, units_text
-from gatekeeper.ports import Attempt, BucketState, CounterState, Holder, Ledger, UsageQuery, UsageRecord, UsageTotal
+from gatekeeper.ports import Attempt, BucketState, CounterState, Holder, Ledger, UsageRecord, UsageTotal
 from gatekeeper.proxy import access
-from gatekeeper.rules.limits import ONE_REQUEST, Mode, RateLine, StockLine
+from gatekeeper.rules.latches import seen
+from gatekeeper.rules.limits import DOLLARS, ONE_REQUEST, CounterRow, Mode, RateLine, StockLine
 from gatekeeper.rules.lines import Bounds, Subject, rate_lines, stock_lines
 from gatekeeper.rules.plans import Plan
 from gatekeeper.web.answers import check_storable, json_answer
 from gatekeeper.web.credentials import read_credentials
+from gatekeeper.web.openapi import routes_of
+from gatekeeper.web.openapi.spending import OWN
 from gatekeeper.web.problems import limit_json
 
 DAY_MS = 86_400_000
@@ -34,7 +39,7 @@ class Usage:
         self,
         directory: access.Directory,
         ledger: Ledger,
-        usage: UsageQuery,
+        usage: Past,
         gateway: Callable[[], Gateway],
         clock: Clock,
     ) -> None:
@@ -43,6 +48,10 @@ class Usage:
         self._usage = usage
         self._gateway = gateway
         self._clock = clock
+
+    def routes(self) -> list[BaseRoute]:
+        """The URLs, for ``web.app``."""
+        return routes_of(OWN, self)
 
     async def holder(self, request: Request) -> Holder:
         """Who asks. Raises Refusal."""
@@ -96,7 +105,12 @@ class Usage:
         record = await self._usage.record(request.path_params["call_id"], customer_id=holder.customer.id)
         if record is None:
             raise Refusal(Code.NOT_FOUND, "There is no such request (it appears once the call has ended).")
-        return json_answer(record_json(record, operator=False))
+        shown = record_json(record, operator=False)
+        # What a budget in dollars has counted, its holder may know: it was told so when the call began.
+        counted = [line for entry in await self._usage.entries(record.call_id) for line in entry.counted]
+        if record.cost_nano is not None and any(line.key.dimension == DOLLARS for line in counted):
+            shown["cost"] = dollars_text(record.cost_nano)
+        return json_answer(shown)
 
     async def get_budget(self, request: Request) -> Response:
         """What the key may still spend: each limit that its calls meet, and of each dimension the least that is left.
@@ -145,11 +159,11 @@ class Usage:
                 line.key.dimension,
                 line.key.window,
                 line.cap,
-                state.used,
-                state.held,
+                row.used,
+                row.held,
                 line.ends_ms,
             )
-            for line, state in zip(lines, states, strict=True)
+            for line, row in seen(lines, (CounterRow(state.used, state.held) for state in states))
         ]
         rates = rate_lines(plan, subject, _NOTHING, gateway.rates)
         buckets = await self._ledger.buckets([(line.key, line.cap) for line in rates])
@@ -169,8 +183,8 @@ def budget_json(
     """What is left, compactly: ``remaining`` names only dimensions that a limit blocks."""
     least: dict[str, int] = {}
     limits = []
-    for line, state in zip(stock, counters, strict=True):
-        key, left = line.key, None if line.cap is None else max(0, line.cap - state.used - state.held)
+    for line, row in seen(stock, (CounterRow(state.used, state.held) for state in counters)):
+        key, left = line.key, None if line.cap is None else max(0, line.cap - row.used - row.held)
         if left is not None and line.mode is Mode.BLOCK:
             least[key.dimension] = min(left, least.get(key.dimension, left))
         limits.append(

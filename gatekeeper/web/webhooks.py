@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute
 
 from gatekeeper.errors import Code, Refusal
 from gatekeeper.web.answers import BODY_BYTES_MAX, json_answer
+from gatekeeper.web.openapi import routes_of
+from gatekeeper.web.openapi.billing import WEBHOOKS
 
 # Keeps a body with its Stripe-Signature; False: it is known. Raises Refusal and Fault.
 Receive = Callable[[bytes, str | None], Awaitable[bool]]
@@ -23,13 +25,7 @@ class StripeWebhooks:
 
     def routes(self) -> list[BaseRoute]:
         """The table of URLs, for ``web.app``."""
-        # Four names of one thing: which of them is in the books of an account, nobody here knows.
-        return [
-            Route("/webhooks/stripe", self.take, methods=["POST"]),
-            Route("/webhook/stripe", self.take, methods=["POST"]),
-            Route("/v1/webhooks/stripe", self.take, methods=["POST"]),
-            Route("/api/webhooks/stripe", self.take, methods=["POST"]),
-        ]
+        return routes_of(WEBHOOKS, self)
 
     async def take(self, request: Request) -> Response:
         """200 when it is kept, 400 for what is none, 5xx when it cannot be kept."""

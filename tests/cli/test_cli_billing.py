@@ -1,6 +1,7 @@
 """outbox, invoice and revenue: what is owed and what was told, as a person sees it; on both databases."""
 
 import json
+import re
 import sqlite3
 from datetime import UTC, datetime
 
@@ -9,6 +10,7 @@ from fakes.past import MICRO, customer, hold, record, settle, stored
 
 from gatekeeper.clock import SystemClock
 from gatekeeper.config.plans import read_plan
+from gatekeeper.rules.hints import Event
 from gatekeeper.rules.windows import DAY_MS
 
 SMALL = """
@@ -220,3 +222,50 @@ def test_the_doctor_finds_batches_that_are_not_what_is_owed(cli, ledger, now_ms,
     found = checks()["batches"]
     assert not found["ok"]
     assert any(words in odd["what"] for odd in found["found"]), found
+
+
+def given_up_event(url, now_ms):
+    """One event that is done, one that was given up, one that waits."""
+
+    async def body(store):
+        await store.keep_events([Event(f"evt_{n}", "invoice.paid", f'{{"id": "evt_{n}"}}') for n in "abc"], now_ms)
+        for kept in await store.claim_events(now_ms, now_ms, 2):
+            done = kept.event.id == "evt_a"
+            await store.event_ended(kept, now_ms, error=None if done else "no plan has a price")
+
+    stored(url, body)
+
+
+def test_events_of_stripe_are_listed_shown_and_worked_on_again(cli, ledger, now_ms):
+    given_up_event(ledger, now_ms)
+    done = cli("stripe", "events", "list", "--state", "dead")
+    assert (done.code, done.out.count("\n")) == (0, 2)
+    assert re.search(r"evt_b +invoice\.paid +dead +1 .*no plan has a price", done.out)
+    found = json.loads(cli("stripe", "events", "list", "--json").out)
+    assert {one["event"]: one["state"] for one in found} == {"evt_a": "done", "evt_b": "dead", "evt_c": "waiting"}
+    shown = cli("stripe", "events", "show", "evt_b")
+    assert "no plan has a price" in shown.out
+    assert shown.out.endswith('{"id": "evt_b"}\n')
+    assert json.loads(cli("stripe", "events", "show", "evt_b", "--json").out)["body"] == {"id": "evt_b"}
+    assert cli("stripe", "events", "retry").code == 2
+    assert cli("stripe", "events", "retry", "evt_x").code == 1
+    assert cli("stripe", "events", "retry", "evt_a").out == "It is done; nothing is changed.\n"
+    assert json.loads(cli("stripe", "events", "retry", "--all-dead", "--json").out) == {"retried": 1}
+    assert "1 events are worked on" in cli("stripe", "events", "retry", "evt_b").out
+    assert json.loads(cli("stripe", "events", "list", "--state", "dead", "--json").out) == []
+
+
+def test_a_batch_is_charged_at_stripe_only(cli, ledger, now_ms, monkeypatch):
+    freeze(ledger, now_ms)
+    (batch,) = [one for one in json.loads(cli("outbox", "list", "--json").out)["batches"] if one["units"] == "15"]
+    refused = cli("outbox", "charge", batch["batch"])
+    assert refused.code == 2
+    assert "no secret key of Stripe" in refused.err
+    monkeypatch.setenv("STRIPE_SECRET_KEY", "sk_test_0123456789")
+    refused = cli("outbox", "charge", batch["batch"], "--dry-run")
+    assert refused.code == 1
+    assert "has no account at Stripe" in refused.err
+    stored(ledger, lambda store: store.link_account("ada", "cus_1"))
+    # 5.5 units above the 10 that are included, at $0.002.
+    assert cli("outbox", "charge", batch["batch"], "--dry-run").out == "15 units of ada: 1 cents.\n"
+    assert json.loads(cli("outbox", "charge", batch["batch"], "--dry-run", "--json").out)["invoice_item"] is None

@@ -96,8 +96,9 @@ def test_a_ledger_that_adds_up_is_told_so_with_its_figures(cli, ledger):
         "figures  ok  none is negative or no number",
         "marks  ok  3 records say how their units are known",
         "corrections  ok  0, each of a recovered call",
+        "sums  ok  0 days, and hours, are their records",
         "route chat  ok  0.0 % of 3 complete calls were not measured",
-        "All 11 checks are ok.",
+        "All 12 checks are ok.",
     ]
 
 

@@ -6,6 +6,7 @@ import shlex
 import signal
 import socket
 import subprocess
+from typing import Any
 
 import httpx
 import pytest
@@ -25,11 +26,11 @@ def read_until(stream, pattern: str) -> str:
     return said
 
 
-def stopped(running: "subprocess.Popen[str]", how: signal.Signals) -> tuple[int, str]:
-    """Its exit code and what it still had to complain about."""
+def stopped(running: "subprocess.Popen[str]", how: signal.Signals, *, with_output: bool = False) -> tuple[Any, ...]:
+    """Its exit code, what it still had to complain about, and what else it still said."""
     running.send_signal(how)
-    _, complaints = running.communicate(timeout=STOPS_WITHIN_S)
-    return running.returncode, complaints
+    said, complaints = running.communicate(timeout=STOPS_WITHIN_S)
+    return (running.returncode, complaints, said) if with_output else (running.returncode, complaints)
 
 
 def request_of(line: str) -> httpx.Request:
@@ -57,18 +58,26 @@ def test_the_curl_line_of_the_demo_works_and_is_charged_as_foretold(process):
     with process("demo", "--port", "0", "--tokens-per-s", "0") as running:
         said = read_until(running.stdout, "Ctrl-C ends it")
         foretold = re.search(r"will be charged (\d+) tokens \((\d+) in, (\d+) out\): \$(\S+) while", said)
-        ask, usage, requests = map(request_of, curl_lines(said))
+        ask, usage, requests, preview = map(request_of, curl_lines(said))
         with httpx.Client() as client:
             answer = client.send(ask)
             assert answer.status_code == 200
             assert answer.text.endswith("data: [DONE]\n\n")
             used = client.send(usage).json()
             (record,) = client.send(requests).json()["requests"]
+            ours = client.send(preview).json()["ours"]
         assert record["units"] == foretold[1]
         assert (record["usage"]["input"], record["usage"]["output"]) == (int(foretold[2]), int(foretold[3]))
         assert (record["charge"], record["source"], record["outcome"]) == (foretold[4], "measured", "complete")
         assert (used["tokens_used"], used["requests"]) == (int(foretold[1]), 1)
-        assert stopped(running, signal.SIGINT) == (0, "")
+        assert (ours["used_units"], ours["total_cents"]) == (foretold[1], 2_900)
+        code, complaints, last = stopped(running, signal.SIGINT, with_output=True)
+        assert (code, complaints) == (0, "")
+    # The invoice, and what Stripe would have been told of it.
+    assert f"Used {foretold[1]} units; 100,000 are included." in last
+    assert "Total              $29  (an invoice rounds it to 2900 cents)" in last
+    (line,) = [json.loads(line) for line in re.findall(r"^  (\{.*\})$", last, re.MULTILINE)]
+    assert (line["customer_id"], line["units"], line["late"]) == ("demo", foretold[1], False)
 
 
 @pytest.mark.parametrize(
@@ -85,6 +94,8 @@ def test_the_demo_takes_another_plan_and_keeps_its_file(process, folder, plan, s
         assert said in read_until(running.stdout, "Ctrl-C ends it")
         assert stopped(running, signal.SIGTERM) == (0, "")
     assert kept.stat().st_size > 0
+    # Nothing was used, so nothing was told.
+    assert not kept.with_suffix(".paper.jsonl").exists()
 
 
 def test_the_demo_knows_its_plans(process):
@@ -165,3 +176,21 @@ def test_the_version_and_the_commands_are_told(cli):
     assert (unknown.code, unknown.out) == (2, "")
     assert "'serve'" in unknown.err
     assert build_parser().format_help() == cli("--help").out
+
+
+@pytest.mark.parametrize(
+    ("variables", "said"),
+    [
+        ({"STRIPE_SECRET_KEY": ""}, "its secret key is empty"),
+        ({"STRIPE_SECRET_KEY": "sk_test_0123456789", "STRIPE_WEBHOOK_SECRET": "whsec_0123456789,"}, "none is empty"),
+        ({"STRIPE_SECRET_KEY": "sk_test_0123456789", "STRIPE_WEBHOOK_SECRET": "  "}, "none is empty"),
+    ],
+)
+def test_with_an_empty_secret_of_stripe_nothing_is_served(process, gateway, monkeypatch, variables, said):
+    """Pitfall 42: an empty secret would verify whatever anybody signs with nothing."""
+    for name, value in {"STRIPE_METERING_ENABLED": "true", **variables}.items():
+        monkeypatch.setenv(name, value)
+    with process("serve", "--port", "0") as running:
+        out, complaints = running.communicate(timeout=STOPS_WITHIN_S)
+    assert (running.returncode, out) == (2, "")
+    assert said in complaints

@@ -27,6 +27,7 @@ from gatekeeper.proxy.access import Directory
 from gatekeeper.proxy.admit import Admission
 from gatekeeper.proxy.call import Call, Credentials
 from gatekeeper.proxy.costs import Costs
+from gatekeeper.proxy.exhausted import Exhausted
 from gatekeeper.proxy.newcomers import Newcomers
 from gatekeeper.proxy.outage import Outage
 from gatekeeper.proxy.pipeline import Proxy
@@ -271,7 +272,13 @@ upstream = "origin"
         costs = Costs(None)
         self.outage = Outage(self.clock, wait_s=0.05)
         admission = Admission(
-            self.directory, self.ledger, "me", costs, outage=self.outage, newcomers=Newcomers(self.clock)
+            self.directory,
+            self.ledger,
+            "me",
+            costs,
+            outage=self.outage,
+            newcomers=Newcomers(self.clock),
+            exhausted=Exhausted(self.clock),
         )
         self.proxy = Proxy(
             admission, self.upstream, self.settler, self.pulse, self.clock, ledger=self.ledger, costs=costs

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from argon2 import PasswordHasher
 from fakes.origin import Behaviour, Origin
 
 from gatekeeper.accounts import KeyWish
@@ -16,6 +17,7 @@ from gatekeeper.assembly import House, build_house
 from gatekeeper.cli.server import TellingServer, listen, uvicorn_server
 from gatekeeper.config import parse_gateway
 from gatekeeper.config.gateway import Gateway
+from gatekeeper.people.passwords import Passwords
 from gatekeeper.ports import UsageRecord
 from gatekeeper.rules.lines import Bounds, Subject, stock_lines
 
@@ -209,7 +211,9 @@ class Stand:
 
 async def _built(gateway: Gateway, plan: str) -> tuple[House, str]:
     """The gateway with its customer, and a key."""
-    house = await build_house(gateway)
+    # A hash that takes no time: what the real one takes is tested in tests/people.
+    cheap = Passwords(PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+    house = await build_house(gateway, passwords=cheap)
     if await house.store.customer("acme") is None:
         await house.accounts.create_customer("Acme", customer_id="acme", plan_id=plan)
     return house, (await house.accounts.create_key("acme", KeyWish(name="test"))).secret
@@ -229,8 +233,10 @@ def running(
     silence_s: float = 3,
     others: Sequence[Behaviour] = (),
     upstream: str = "",
+    variables: dict[str, str] | None = None,
 ) -> Iterator[Stand]:
-    """A gateway that runs until the block ends, then settles and closes everything. ``others`` are more upstreams."""
+    """A gateway that runs until the block ends, then settles and closes everything. ``others`` are more upstreams;
+    ``variables`` is its environment."""
     ready: list[Stand] = []
     failed: list[BaseException] = []
     up, stop = threading.Event(), threading.Event()
@@ -243,7 +249,7 @@ def running(
         written = {"ledger": ledger, "server": server, "silence_s": silence_s, "upstream": upstream}
         url = database_url or f"sqlite:///{tmp_path / 'gateway.sqlite'}"
         text = gateway_text(url, origin.port, routes, others=[each.port for each in further], **written)
-        house, secret = await _built(parse_gateway(text, "gateway.toml", plans or PLANS, {}), plan)
+        house, secret = await _built(parse_gateway(text, "gateway.toml", plans or PLANS, variables or {}), plan)
         bound = listen("127.0.0.1", 0)
         front = uvicorn_server(house.app, house.live.gateway.server)
         front.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]

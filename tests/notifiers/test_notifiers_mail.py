@@ -9,8 +9,11 @@ import pytest
 from fakes.postbox import Postbox
 from notifiers_stand import PLANS, ROUTES
 
+from gatekeeper.clock import SystemClock
 from gatekeeper.config import parse_gateway
-from gatekeeper.notifiers.mail import MailNotifier
+from gatekeeper.config.gateway import MailSecurity, MailServer
+from gatekeeper.errors import Fault
+from gatekeeper.notifiers.mail import MailNotifier, Post
 from gatekeeper.notifiers.sending import Undelivered
 from gatekeeper.ports import Customer
 from gatekeeper.rules.notices import Event, Kind
@@ -214,3 +217,42 @@ def test_a_server_that_is_not_there_is_a_failure_to_try_again():
         assert not raised.value.final
 
     asyncio.run(run())
+
+
+def written(*, answers=None, to="ada@acme.test", there=True):
+    """One mail by the server of ``[mail]``: what the server got."""
+
+    async def run():
+        postbox = Postbox(answers or {})
+        await postbox.start()
+        server = MailServer("127.0.0.1", postbox.port, MailSecurity.NONE, "portal@pay.test")
+        post = Post(lambda: server if there else None, SystemClock())
+        try:
+            assert post.is_there is there
+            await post.send(to, "Sign in", "A link:\n\nhttps://pay.test/portal/link?t=abc\n")
+        finally:
+            await postbox.stop()
+        return postbox.mails
+
+    return asyncio.run(run())
+
+
+def test_the_gateways_own_mail_reaches_one_person():
+    (mail,) = written()
+    assert (mail.sender, mail.to) == ("portal@pay.test", ["ada@acme.test"])
+    assert mail.message["Subject"] == "Sign in"
+    assert "https://pay.test/portal/link?t=abc" in mail.message.get_content()
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        {"there": False},
+        {"to": "a@x.test, b@x.test"},
+        {"to": "a@x.test\r\nBcc: b@x.test"},
+        {"answers": {"MAIL": "550 no"}},
+    ],
+)
+def test_mail_that_cannot_be_handed_over_is_a_fault(trouble):
+    with pytest.raises(Fault):
+        written(**trouble)

@@ -102,6 +102,7 @@ def test_a_client_that_leaves_before_the_first_token_pays_nothing(tmp_path, rese
 
 @pytest.mark.parametrize("reset", [False, True])
 def test_a_client_that_leaves_mid_stream_pays_for_what_was_delivered(tmp_path, reset):
+    """Pitfall 26: a disconnect is billed by policy."""
     upstream = Upstream(sends(delta("x" * 300), delta("y" * 300)))
     with running(tmp_path, upstream) as stand:
         hangs_up(stand, upstream, chat(True), b"yyyy", reset=reset)
@@ -226,6 +227,7 @@ def test_pipelined_calls_are_answered_in_order(tmp_path):
 
 
 def test_a_drained_route_reads_to_the_usage_for_a_client_that_left(tmp_path):
+    """Pitfall 26, where the route's policy is to read on."""
     go_on = asyncio.Event()
 
     async def waits(asked: Asked, line: Line) -> None:

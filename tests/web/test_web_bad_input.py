@@ -195,7 +195,7 @@ def test_a_method_that_a_route_does_not_take_is_told_what_it_does(stand):
         ("POST", "/v1/usage", "GET, HEAD"),
         ("DELETE", "/healthz", "GET, HEAD"),
         ("PUT", "/admin/customers", "GET, HEAD, POST"),
-        ("GET", "/admin/keys/x", "DELETE"),
+        ("PUT", "/admin/keys/x", "DELETE, GET, HEAD"),
     ],
 )
 def test_a_url_of_ours_tells_its_methods_too(stand, method, path, allow):

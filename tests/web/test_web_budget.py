@@ -201,6 +201,9 @@ def test_a_dollar_limit_counts_what_the_provider_takes(tmp_path):
         assert float(first.headers["x-budget-remaining"]) < 0.01
         assert first.headers["x-budget-limit"] == "0.01"
         assert "x-cost-estimated" in first.headers
+        assert first.headers["x-budget-remaining-customer"] == first.headers["x-budget-remaining"]
+        mine = httpx.get(f"{stand.url}/v1/requests/{record.call_id}", headers={"X-API-Key": stand.key}).json()
+        assert (mine["cost"], "$price" in mine["evidence"]) == ("0.00925", False)
         # What remains is less than 100 tokens of output may cost.
         second = post(stand, JSON_ASK)
         assert second.status_code == 402
@@ -219,6 +222,7 @@ def test_a_budget_that_is_used_up_says_so_in_dollars(tmp_path):
 
 
 def test_a_model_without_a_price_does_not_pass_a_dollar_limit_for_nothing(tmp_path):
+    """Pitfall 52: what an unknown model costs is unknown, so it is refused."""
     with running(tmp_path, answers(1, 1), plans=DOLLARS, plan="budget") as stand:
         refused = post(stand, {**JSON_ASK, "model": "nobody-knows-this-model"})
         assert (refused.status_code, refused.json()["error"]["code"]) == (403, "unpriced_model")

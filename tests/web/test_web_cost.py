@@ -7,8 +7,8 @@ from fakes.origin import Asked, Line, replays
 from fakes.stand import PLANS, Stand, running
 
 from gatekeeper.cli.explain import _settled
-from gatekeeper.cli.explanation import explain_call
 from gatekeeper.config import parse_gateway
+from gatekeeper.explanation import explain_call
 from gatekeeper.meters import Outcome
 
 DOLLARS = {

@@ -142,6 +142,7 @@ def test_of_a_call_whose_process_was_killed_the_live_progress_is_charged(tmp_pat
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_what_was_held_when_the_process_was_killed_is_settled_by_the_next_one(tmp_path):
+    """Pitfall 24: a hold of a dead process is found and given back."""
     with origin_in_a_thread() as port:
         text = gateway_text(f"sqlite:///{tmp_path}/g.sqlite", port, ledger="hold_ttl_s = 1.5\nheartbeat_s = 0.2")
         key = installed(tmp_path, text)

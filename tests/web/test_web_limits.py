@@ -53,6 +53,7 @@ def guard_sqlite(url: str, cap_micro: int) -> None:
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 def test_of_400_calls_against_room_for_100_exactly_100_are_admitted(tmp_path, kind, request, postgres_execute):
+    """Pitfall 22, through the server."""
     url = request.getfixturevalue(f"{kind}_url")
     decided = asyncio.Event()
 
@@ -366,6 +367,7 @@ def test_an_error_within_a_stream_charges_only_what_was_measured(tmp_path):
     ("policy", "units", "source"), [("estimate", None, "estimated"), ("default", 42, "default"), ("free", 0, "none")]
 )
 def test_what_cannot_be_measured_is_charged_by_the_routes_policy(tmp_path, policy, units, source):
+    """Pitfall 27: an answer without usage is marked and charged by policy, never silently free."""
     routes = f"""
 [[routes]]
 name = "chat"

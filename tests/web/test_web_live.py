@@ -7,7 +7,7 @@ import pytest
 from fakes.origin import Asked, Line
 from fakes.stand import PLANS, Stand, running
 
-from gatekeeper.cli.explanation import again_on
+from gatekeeper.explanation import again_on
 from gatekeeper.meters import Mark, Outcome
 
 CAP = 2_000

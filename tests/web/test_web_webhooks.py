@@ -1,9 +1,12 @@
 """The URLs of Stripe's events and of subscriptions, through a real server, with and without Stripe."""
 
+import fcntl
 import json
+import os
 import time
 from collections.abc import Iterator
 
+import httpx
 import pytest
 import stripe
 from fakes.origin import Asked, Line
@@ -49,9 +52,14 @@ def event(event_id: str, *, live: bool = False) -> bytes:
 
 def post(stand: Stand, path: str, body: bytes, header: str | None = None) -> Answer:
     """Signed as Stripe signs, unless another header is given."""
-    if header is None:
-        header = stripe.WebhookSignature.generate_signature_header(body.decode("latin-1"), SECRET, int(time.time()))
-    return ask(stand.url, request(None, body, path=path, headers={"Stripe-Signature": header}))
+    headers = signature(body) if header is None else {"Stripe-Signature": header}
+    return ask(stand.url, request(None, body, path=path, headers=headers))
+
+
+def signature(body: bytes) -> dict[str, str]:
+    """The header of a body that is sent now."""
+    made = stripe.WebhookSignature.generate_signature_header(body.decode("latin-1"), SECRET, int(time.time()))
+    return {"Stripe-Signature": made}
 
 
 def admin(stand: Stand, path: str, method: str = "GET", **body: object) -> Answer:
@@ -98,7 +106,7 @@ def test_where_stripe_is_off_nothing_is_taken_and_the_rest_answers(plain):
     top = f"/admin/customers/{customer['id']}"
     for path in ("checkout", "portal", "subscription"):
         assert admin(plain, f"{top}/{path}", "POST", **({} if path == "portal" else {"plan": "pro"})).status == 409
-    assert json.loads(admin(plain, f"{top}/invoices").body) == {"invoices": [], "fresh": False}
+    assert json.loads(admin(plain, f"{top}/invoices").body) == {"invoices": [], "fresh": False, "next": None}
     found = json.loads(admin(plain, f"{top}/invoices/preview").body)
     assert (found["stripe"], found["why"], found["ours"]["total_cents"]) == (None, "Stripe is not enabled", 9_900)
 
@@ -117,3 +125,24 @@ def test_stripe_that_is_away_is_a_503_and_an_unknown_word_a_400(selling):
     assert json.loads(admin(selling, f"{top}/subscription").body) == {"subscription": None}
     assert admin(selling, "/admin/customers/nobody/checkout", "POST", plan="pro").status == 404
     assert ask(selling.url, request(None, b"", path=f"{top}/invoices", method="GET"), "GET").status == 401
+
+
+def test_an_event_that_cannot_be_kept_is_not_confirmed_and_is_taken_when_it_comes_again(tmp_path):
+    """Pitfall 37, through the server: while nobody can write into the database the answer is a 5xx, so Stripe sends it
+    again; then it is new."""
+    server = 'public_url = "https://gateway.example"'
+    with running(tmp_path, says_hi, ledger=NOWHERE, server=server) as stand:
+        assert post(stand, PATHS[0], event("evt_before")).status == 200
+        gate = os.open(tmp_path / "gateway.sqlite.lock", os.O_RDWR)
+        try:
+            fcntl.flock(gate, fcntl.LOCK_EX)
+            signed = signature(event("evt_away"))
+            # As Stripe does, nobody waits for longer than 20 s.
+            refused = httpx.post(stand.url + PATHS[0], content=event("evt_away"), headers=signed, timeout=20)
+        finally:
+            os.close(gate)
+        assert refused.status_code == 503
+        # What still waited for the lock may be kept after all: then the second one is not new. It is there once.
+        assert [post(stand, PATHS[0], event(name)).status for name in ("evt_away", "evt_before")] == [200, 200]
+        assert stand.run(stand.house.store.letter("evt_away")).state in ("waiting", "done")
+        assert json.loads(post(stand, PATHS[0], event("evt_away")).body)["new"] is False

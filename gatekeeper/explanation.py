@@ -1,17 +1,18 @@
-"""Why a call cost what it cost, put together from its record: what ``gatekeeper explain`` shows.
+"""Why a call cost what it cost, put together from its record: what ``gatekeeper explain``, the admin API and the
+dashboard show.
 
 The rule: every figure of the record stands beside the same figure worked out again, and a difference is a warning.
-Pure; the result is JSON-ready, with exact amounts as decimal strings.
+The result is JSON-ready, with exact amounts as decimal strings.
 """
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from gatekeeper.config.gateway import Gateway, Route, Unmeasured
 from gatekeeper.meters import Mark
 from gatekeeper.money import amount_text, dollars_text, dollars_to_nano, plain, units_text, units_to_micro
-from gatekeeper.ports import Attempt, Entry, Holding, UsageRecord
+from gatekeeper.ports import Attempt, Audit, Entry, Holding, UsageQuery, UsageRecord
 from gatekeeper.rules.charges import Counted, OverageStep, on_quota, overage_step
 from gatekeeper.rules.holds import HoldState
 from gatekeeper.rules.prices import cost_nano, price_of
@@ -58,6 +59,21 @@ def again_on(route: Route, record: UsageRecord) -> Again:
     default = units_to_micro(route.unmeasured_default) if route.unmeasured is Unmeasured.DEFAULT else None
     estimates = route.unmeasured is Unmeasured.ESTIMATE
     return read_again(route.meter, seen_of(record), free=route.free, default_micro=default, estimates=estimates)
+
+
+class Past(Audit, UsageQuery, Protocol):
+    """What an explanation is read from."""
+
+
+async def explained(past: Past, gateway: Gateway, call_id: str, now_ms: int) -> dict[str, Any] | None:
+    """The explanation of a call: that of ``explain_call``, or while it is in flight that of ``explain_hold``; None:
+    there is no such call. The id may be that of its correction. Raises Fault."""
+    call_id = call_id.removesuffix("#correction")
+    holding = await past.holding(call_id)
+    entries = await past.entries(call_id)
+    if entries:
+        return explain_call(entries, holding, gateway, await past.attempts(call_id))
+    return None if holding is None else explain_hold(holding, now_ms)
 
 
 def explain_call(

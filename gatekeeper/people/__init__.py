@@ -1,0 +1,1 @@
+"""Who signs in, by what, and what they changed."""
