@@ -111,9 +111,7 @@ class Entrance:
         return answer
 
     async def _signed_in(self, request: Request, login: Login, target: str) -> Response:
-        facts = {"from": self.gate.address_of(request)}
-        async with self.gate.deeds.doing(login.email, f"POST {_LOGIN}", login.id, facts):
-            return await signed_in(request, self.gate, DASHBOARD, login, _to(target))
+        return await signed_in(request, self.gate, DASHBOARD, login, _to(target))
 
     async def _owner_of(self, secret: str) -> Login | None:
         """Whose link it is, where he is an operator."""
