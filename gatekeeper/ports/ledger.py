@@ -222,7 +222,7 @@ class Ledger(Protocol):
 
     async def recover(self, now_ms: int, plans: Mapping[str, Plan], *, limit: int = 100) -> int:
         """Settle holds whose time is over, at their last progress (source ``estimated``, note ``recovered``);
-        returns how many."""
+        returns how many. One whose call is on record is only released; one that cannot be settled keeps no other."""
         ...
 
     async def counters(self, keys: Sequence[CounterKey]) -> Sequence[CounterState]:

@@ -67,9 +67,17 @@ class Batch:
     """One transaction for ``ops``, no two of which concern the same call."""
 
     def __init__(
-        self, ops: Sequence[Op], known: Known, now_ms: Callable[[], int], wanted: Wanted | None = None
+        self,
+        ops: Sequence[Op],
+        known: Known,
+        now_ms: Callable[[], int],
+        wanted: Wanted | None = None,
+        *,
+        doubtful: bool = False,
     ) -> None:
         self._ops = ops
+        # Tried before and refused: an open hold may stand beside its record.
+        self._doubtful = doubtful
         self._wanted = wanted
         self._known = known
         self._now_ms = now_ms
@@ -100,7 +108,8 @@ class Batch:
         """One answer for each op, in order; an exception stands for an op that could not be."""
         self._known.is_fresh((yield Stamp()))
         yield from self._load()
-        yield from self._claims.make(op.settlement for op in self._ops if isinstance(op, SettleOp) and self._is_new(op))
+        settles = [op for op in self._ops if isinstance(op, SettleOp)]
+        yield from self._claims.make(op.settlement for op in settles if self._is_new(op.call_id))
         yield from self._lock()
         answers: list[Any] = []
         for op in self._ops:
@@ -136,7 +145,7 @@ class Batch:
         if asked:
             for found in (yield AskMany("lock_holds", ids(sorted(asked)))):
                 self._holds[found[0]] = _new(HoldRow, found)
-        new, again = self._new, list[Row]()
+        new, again, lost = self._new, list[Row](), list[Row]()
         for op in self._ops:
             hold = self._holds.get(op.call_id)
             if isinstance(op, HoldOp):
@@ -145,26 +154,47 @@ class Batch:
                 continue
             if hold is not None:
                 self._lines[op.call_id] = self._known.hold(hold)
-            elif isinstance(op, ExtendOp) and (lost := self._known.holds.get(op.call_id)) is not None:
-                new.append((op.call_id, lost[3][1]))
-                self._lines[op.call_id] = lost[2]
-            if isinstance(op, SettleOp) and (hold is None or hold.state != _OPEN):
+                if isinstance(op, RecoverOp):
+                    # Nobody puts it on record meanwhile: its hold is locked.
+                    new.append((op.call_id, hold.admitted_month))
+            elif isinstance(op, ExtendOp) and (gone := self._known.holds.get(op.call_id)) is not None:
+                lost.append((op.call_id, gone[3][1]))
+                self._lines[op.call_id] = gone[2]
+            if isinstance(op, SettleOp) and (hold is None or hold.state != _OPEN or self._doubtful):
                 month = op.settlement.record.admitted_month if hold is None else hold.admitted_month
                 again += ((op.call_id, month), (op.call_id + CORRECTION, month))
-        if again:
-            for row in (yield AskMany("records_of", again)):
-                self._records[row[0]], self._taken[row[0]] = record_of(row), taken_of(row[-1])
+        if again or lost:
+            yield from self._look_up(again, lost)
         customers = {customer for op in self._ops if (customer := self._to_look_up(op)) is not None}
         if customers:
             for customer_id, anchor_ms in (yield AskMany("anchors_of", ids(sorted(customers)))):
                 self._anchors[customer_id] = anchor_ms
         for op in self._ops:
-            if isinstance(op, SettleOp) and op.call_id not in self._holds and self._is_new(op):
+            if isinstance(op, SettleOp) and op.call_id not in self._holds and self._is_new(op.call_id):
                 self._lines[op.call_id] = self._unheld(op.settlement)
 
-    def _is_new(self, op: SettleOp) -> bool:
+    def _look_up(self, again: Sequence[Row], lost: Sequence[Row]) -> Steps[None]:
+        """Read the records of the first, and whether there are any of the second. A call without a hold has no row to
+        lock, and may be held again here while it is settled there: both lock its name, and look after that."""
+        unheld = [op.call_id for op in self._ops if isinstance(op, SettleOp) and op.call_id not in self._holds]
+        names = ids(sorted([*unheld, *(row[0] for row in lost)]))
+        if names:
+            yield AskMany("lock_calls", names)
+        asked = (("held_calls", names), ("recorded_calls", lost), ("records_of", again))
+        parts = [AskMany(query, rows) for query, rows in asked if rows]
+        found = dict(zip([part.query for part in parts], (yield AskEach(parts)), strict=True))
+        if found.get("held_calls"):
+            raise Vanished
+        self._recorded.update(row[0] for row in found.get("recorded_calls", ()))
+        for row in found.get("records_of", ()):
+            self._records[row[0]], self._taken[row[0]] = record_of(row), taken_of(row[-1])
+
+    def _is_new(self, call_id: str) -> bool:
         """Whether the call is not settled yet; a recovered one is not, until its truth is known."""
-        return op.call_id in self._holds or op.call_id not in self._records
+        if call_id not in self._records:
+            return True
+        hold = self._holds.get(call_id)
+        return hold is not None and hold.state != _OPEN
 
     def _to_look_up(self, op: Op) -> str | None:
         """The customer whose billing period is needed and not told by a line of the hold."""
@@ -233,7 +263,7 @@ class Batch:
         found = dict(zip([part.query for part in parts], (yield AskEach(parts)) if parts else (), strict=True))
         if found.get("held_calls"):
             raise Vanished
-        self._recorded = {row[0] for row in found.get("recorded_calls", ())}
+        self._recorded.update(row[0] for row in found.get("recorded_calls", ()))
         for scope, subject, dimension, span, start_ms, used, held in found.get("lock_counters", ()):
             key = _new(CounterKey, (scope, subject, dimension, span, start_ms))
             self.counters[key] = _new(CounterRow, (used, held))
@@ -327,11 +357,13 @@ class Batch:
         record, call_id = settlement.record, settlement.record.call_id
         before = self._holds.get(call_id)
         recovered: UsageRecord | None = None
+        if not self._is_new(call_id):
+            stored = merged([found for name in (call_id, call_id + CORRECTION) if (found := self._records.get(name))])
+            if before is not None:
+                self._let_go(call_id)
+            return Settled(first=False, record=stored or record)
         if before is None:
             state = HoldState.RELEASED
-            stored = merged([found for name in (call_id, call_id + CORRECTION) if (found := self._records.get(name))])
-            if stored is not None:
-                return Settled(first=False, record=stored)
         else:
             if record.admitted_month != before.admitted_month:
                 record = replace(record, admitted_month=before.admitted_month)
@@ -352,6 +384,9 @@ class Batch:
         row = self._holds.get(op.call_id)
         if row is None or row.state != _OPEN or row.expires_ms > op.now_ms:
             return False
+        if op.call_id in self._recorded:
+            self._let_go(op.call_id)
+            return True
         hold = self._lines.get(op.call_id, _NO_HOLD)
         units = row.progress_units_micro
         held = max((line.amount for line in hold.lines if line.key.dimension == UNITS), default=0)
@@ -382,10 +417,17 @@ class Batch:
         row = self._holds.get(call_id)
         if row is None or row.state != _OPEN:
             return False
-        ending = holds.release(self._lines.get(call_id, _NO_HOLD), self.counters, self.buckets, self._clock_ms)
+        self._give_back(call_id, self._lines.get(call_id, _NO_HOLD))
+        return True
+
+    def _let_go(self, call_id: str) -> None:
+        """End an open hold whose call is on record; what its buckets were charged was put right with that."""
+        self._give_back(call_id, self._lines.get(call_id, _NO_HOLD)._replace(rates=()))
+
+    def _give_back(self, call_id: str, hold: Hold) -> None:
+        ending = holds.release(hold, self.counters, self.buckets, self._clock_ms)
         self._dropped.append(call_id)
         self._change(ending.counters, ending.buckets)
-        return True
 
     def _count(
         self,

@@ -15,7 +15,7 @@ from gatekeeper.errors import Fault
 from gatekeeper.rules.limits import Granted
 from gatekeeper.rules.notices import Wanted
 from gatekeeper.stores.batch import Batch
-from gatekeeper.stores.database import Database, Rejected, fault
+from gatekeeper.stores.database import Database, Rejected, fault, rejected
 from gatekeeper.stores.known import Known, Vanished
 from gatekeeper.stores.ops import ExtendOp, Held, HoldOp, Op, ReleaseOp
 from gatekeeper.tallies import Tallies
@@ -184,8 +184,8 @@ class Lane:
         for attempt in range(1, attempts + 1):
             made: list[Batch] = []
 
-            def work(made: list[Batch] = made) -> Any:
-                made.append(Batch(ops, self._known, self._now_ms, self.wanted))
+            def work(made: list[Batch] = made, doubtful: bool = attempt > 1) -> Any:
+                made.append(Batch(ops, self._known, self._now_ms, self.wanted, doubtful=doubtful))
                 return made[-1].work()
 
             try:
@@ -228,9 +228,9 @@ def _heard(answer: "asyncio.Future[Any]") -> None:
 
 
 def _as_fault(failure: Exception) -> Exception:
-    """Figures that cannot be stored are told as a Fault; an assertion is ours and stays what it is."""
+    """Figures that cannot be stored are told as Rejected; an assertion is ours and stays what it is."""
     if isinstance(failure, (Fault, AssertionError)):
         return failure
-    told = fault(str(failure) or type(failure).__name__)
+    told = rejected(str(failure) or type(failure).__name__)
     told.__cause__ = failure
     return told

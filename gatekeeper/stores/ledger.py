@@ -5,20 +5,26 @@ recovery appends one correction, so that sums over records and counters are the 
 """
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 
 from gatekeeper.clock import Clock
+from gatekeeper.errors import Fault
 from gatekeeper.ports import BucketState, CounterState, Extension, HoldOrder, InFlight, Progress, Settled, Settlement
 from gatekeeper.rules import rates
 from gatekeeper.rules.holds import HoldState
 from gatekeeper.rules.limits import BucketKey, BucketRow, CounterKey, Denied, Granted
 from gatekeeper.rules.plans import Plan
-from gatekeeper.stores.database import AskMany, Database, Steps, alone
+from gatekeeper.stores.database import AskMany, Database, Rejected, Steps, alone
 from gatekeeper.stores.forgetting import Forgetter
 from gatekeeper.stores.lane import Lane
 from gatekeeper.stores.ops import ExtendOp, HoldOp, RecoverOp, SettleOp
 from gatekeeper.stores.rows import HoldRow, ids, keys_text
 from gatekeeper.tallies import Tallies
+
+_LOG = logging.getLogger(__name__)
+# Before all that expired.
+_FIRST = (-(2**63), "")
 
 
 class SqlLedger:
@@ -75,18 +81,30 @@ class SqlLedger:
         return [sign.call_id for sign, answer in zip(gone, answers, strict=True) if answer is None]
 
     async def recover(self, now_ms: int, plans: Mapping[str, Plan], *, limit: int = 100) -> int:
-        """Settle the holds whose time is over, at their last progress; returns how many this caller recovered. A plan
-        that is not in ``plans`` prices no overage. Once a day, what nobody asks for any more is forgotten: see
-        ``forgetting``."""
-        rows = await self._database.read(alone("expired_holds", now_ms=now_ms, limit=limit))
-        ops = [RecoverOp(row[0], now_ms, plans) for row in rows]
-        answers = await asyncio.gather(*(self._lane.carry_out(op) for op in ops), return_exceptions=True)
-        # One hold that cannot be settled must not keep the others from being counted: it is told when it is alone.
-        failures = [answer for answer in answers if isinstance(answer, BaseException)]
-        recovered = sum(answer is True for answer in answers)
+        """Settle the holds whose time is over, at their last progress; returns how many this caller ended. A hold whose
+        call is on record is only released. A plan that is not in ``plans`` prices no overage. One that cannot be
+        settled is told in the log and keeps no other; Fault: the ledger is away. Once a day, what nobody asks for any
+        more is forgotten: see ``forgetting``."""
+        recovered, after, away = 0, _FIRST, list[Fault]()
+        while recovered < limit and not away:
+            wanted = limit - recovered
+            named = alone("expired_holds", now_ms=now_ms, after_ms=after[0], after=after[1], limit=wanted)
+            rows = await self._database.read(named)
+            ops = [RecoverOp(row[0], now_ms, plans) for row in rows]
+            answers = await asyncio.gather(*(self._lane.carry_out(op) for op in ops), return_exceptions=True)
+            recovered += sum(answer is True for answer in answers)
+            failures = [(op, answer) for op, answer in zip(ops, answers, strict=True) if not isinstance(answer, bool)]
+            away = [found for _, found in failures if isinstance(found, Fault) and not isinstance(found, Rejected)]
+            if failures and not away:
+                told = "%d holds cannot be recovered; the first is of call %s: %s"
+                _LOG.error(told, len(failures), failures[0][0].call_id, failures[0][1])
+            if not failures or len(rows) < wanted:
+                break
+            # As many as these would otherwise keep all that come after them.
+            after = (rows[-1][1], rows[-1][0])
         await self._forgetter.turn(now_ms)
-        if failures and not recovered:
-            raise failures[0]
+        if away and not recovered:
+            raise away[0]
         return recovered
 
     async def counters(self, keys: Sequence[CounterKey]) -> Sequence[CounterState]:

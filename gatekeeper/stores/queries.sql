@@ -121,6 +121,10 @@ SELECT h.call_id, h.admitted_month, h.customer_id, h.key_id, h.user_id, h.agent_
     h.model, h.owner, h.state, h.started_ms, h.expires_ms, h.output_tokens, h.progress_units_micro, h.output_seen, h.lines
 FROM hold h WHERE h.call_id IN (VALUES (:call_id));
 
+-- name: lock_calls
+-- The names of calls that have no hold to lock; in SQLite the open write transaction sees to that.
+VALUES (:call_id);
+
 -- name: held_calls
 -- Which of those calls are held.
 SELECT h.call_id FROM hold h WHERE h.call_id IN (VALUES (:call_id));
@@ -250,8 +254,10 @@ UPDATE hold SET expires_ms = CASE WHEN expires_ms < :expires_ms THEN :expires_ms
 WHERE call_id = :call_id AND state = 'open';
 
 -- name: expired_holds
--- Calls whose owner gave no sign of life in time.
-SELECT call_id FROM hold WHERE state = 'open' AND expires_ms <= :now_ms ORDER BY expires_ms, call_id LIMIT :limit;
+-- Calls whose owner gave no sign of life in time, the oldest first, after one of them.
+SELECT call_id, expires_ms FROM hold
+WHERE state = 'open' AND expires_ms <= :now_ms AND (expires_ms, call_id) > (:after_ms, :after)
+ORDER BY expires_ms, call_id LIMIT :limit;
 
 -- name: set_counter
 -- The figures of a counter that is locked.

@@ -48,6 +48,11 @@ USING unnest(
 WHERE c.scope = w.scope AND c.subject = w.subject AND c.dimension = w.dimension AND c.span = w.span
     AND c.start_ms = w.start_ms AND c.used = w.used AND c.held = w.held;
 
+-- name: lock_calls
+-- The names of calls that have no hold to lock, until the transaction ends. The sort stands below the locks.
+SELECT pg_advisory_xact_lock(hashtextextended(w.call_id, 0))
+FROM (SELECT call_id FROM unnest(CAST(:call_id AS TEXT[])) u (call_id) ORDER BY call_id) w;
+
 -- name: held_calls
 -- Which of those calls are held.
 SELECT h.call_id FROM hold h WHERE h.call_id = ANY(CAST(:call_id AS TEXT[]));

@@ -148,7 +148,7 @@ def test_figures_that_are_no_extension_concern_that_call_alone(with_store, make)
             await store.hold(sliced(make, name, cap=None))
         asked = [more(make, "c1", 1, 2), more(make, "c2", 1), more(make, "c1", -1), more(make, "c1", 2**63)]
         answers = await asyncio.gather(*(store.extend(one) for one in asked), return_exceptions=True)
-        assert [type(answer).__name__ for answer in answers] == ["Fault", "Granted", "Fault", "Denied"]
+        assert [type(answer).__name__ for answer in answers] == ["Rejected", "Granted", "Rejected", "Denied"]
         assert await figures(store, make) == (0, 23)
         with pytest.raises(Fault):
             await store.extend(more(make, "c1", 1, expires_ms=2**70))
