@@ -186,14 +186,16 @@ class Proxy:
         if self._soft is not None:
             self._soft.settled(admitted.soft, actual)
         failed = tuple(attempts.failed)
+        stock, rates = admitted.stock, admitted.rates
+        settlement = Settlement(record, actual, admitted.plan, now_ms, once, stock, rates, failed)
+        # Before anything is counted for whoever watches: what goes wrong there loses no record.
+        settling = self._settler.begin(settlement, opened=admitted.open_micro is not None)
         # The plain texts behind the members: to hash a member is done in Python.
         outcome_text, source_text = record.outcome._value_, record.source._value_
         self._tallies.ended(record.route, outcome_text, source_text, record.units_micro, record.usage)
         for each in failed:
             self._tallies.failed(each.upstream, each.fault or f"status_{each.status}")
-        stock, rates = admitted.stock, admitted.rates
-        settlement = Settlement(record, actual, admitted.plan, now_ms, once, stock, rates, failed)
-        return self._settler.begin(settlement, opened=admitted.open_micro is not None)
+        return settling
 
     async def _open(self, admitted: Admitted) -> None:
         """No hold tells of a call that was let through while the ledger is away: the journal does. Raises Refusal."""
