@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import signal
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from gatekeeper.assembly import House, build_house, make_signins
 from gatekeeper.cli.output import PORT, add_command, complain, complain_with_hint, rendered, whole_number
-from gatekeeper.cli.process import raised_limits
+from gatekeeper.cli.process import raised_limits, spare_the_collector
 from gatekeeper.cli.server import BACKLOG, TellingServer, listen, run_loop, set_up_logging, uvicorn_server
 from gatekeeper.cli.settings import add_config_flag, home_of, opened, read_gateway
 from gatekeeper.cli.workers import Supervisor
@@ -148,8 +147,7 @@ async def serve(gateway: Gateway, config: Path, place: Place | None = None) -> i
 
         server.on_up = up
         server.on_stop = house.stop_accepting
-        # What is loaded now stays for ever: the collector need not look at it again and again.
-        gc.freeze()
+        spare_the_collector()
         if place is not None:
             # The parent writes nothing: what can be read is the end of it.
             loop.add_reader(sys.stdin.fileno(), _orphaned, server, loop)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from gatekeeper.errors import LimitState
 from gatekeeper.rules import rates as buckets_of
-from gatekeeper.rules.holds import HeldRate, Hold, held_lines
+from gatekeeper.rules.holds import HeldLine, HeldRate, Hold, held_lines
 from gatekeeper.rules.latches import LATCH, is_latch, shown
 from gatekeeper.rules.limits import (
     BucketKey,
@@ -61,46 +61,90 @@ def decide(
     the largest amount. Of several limits that deny, the one is named that keeps the call out longest, so that waiting
     its Retry-After is enough. Raises ValueError for figures that cannot be an order.
     """
-    _check(stock, rates, output_tokens, output_tokens_min)
+    if not 0 <= output_tokens_min <= output_tokens:
+        raise ValueError(f"output tokens between {output_tokens_min} and {output_tokens} are no order")
     clock_ms = now_ms if rates_now_ms is None else rates_now_ms
     granted = output_tokens
     denied: list[Denied] = []
+    rows: list[CounterRow] = []
     groups = _twins(stock)
     for line in stock:
+        cap, fixed, per_output = line.cap, line.fixed, line.per_output
+        if fixed < 0 or per_output < 0 or (cap is not None and cap < 0):
+            raise ValueError(f"a negative figure in {line}")
         row = counters.get(line.key, _ZEROS)
+        rows.append(row)
         used, others = row
-        cap = _limiting_cap(line)
-        room = cap - used - others
-        if groups is None:
-            fits = _most_output(line, room)
-        else:
+        # As ``_limiting_cap``, ``_most_output``: every call comes by with each of its limits.
+        most = INT64_MAX if cap is None or line.mode is not _BLOCK or cap > INT64_MAX else cap
+        room = most - used - others
+        if groups is not None:
             fits = min([_most_output(twin, room) for twin in groups[line.key]])
-        if fits < output_tokens_min or used >= cap:
+        elif fixed > room:
+            fits = -1
+        else:
+            fits = (room - fixed) // per_output if per_output else INT64_MAX
+        if fits < output_tokens_min or used >= most:
             least = max([twin.amount(output_tokens_min) for twin in ([line] if groups is None else groups[line.key])])
             denied.append(_denied_stock(line, row, least, now_ms))
         elif fits < granted:
             granted = fits
-    charged: dict[BucketKey, BucketRow] = {}
-    rated: list[HeldRate] = []
-    states: list[LimitState] = []
-    for rate in _merged(rates):
-        key, bucket = rate.key, buckets.get(rate.key, _EMPTY)
-        after = buckets_of.charge(bucket, rate, clock_ms) if buckets_of.passes(rate) else None
-        if after is None:
-            denied.append(_denied_rate(rate, bucket, clock_ms))
-        elif not denied:
-            charged[key] = after
-            rated.append(_new(HeldRate, (key, rate.limit, rate.cap, buckets_of.wanted(rate))))
-            states.append(buckets_of.state(rate, after, clock_ms))
+    charged, rated, told = _charged(rates, buckets, clock_ms, denied)
     if denied:
         return Decision(max(denied, key=_wait))
-    held = held_lines(stock, granted)
     changed: dict[CounterKey, CounterRow] = {}
-    for mine in held:
-        used, others = counters.get(mine.key, _ZEROS)
-        changed[mine.key] = _new(CounterRow, (used, others + mine.amount))
-    verdict = _new(Granted, (granted, stock_states(stock, changed), tuple(states)))
-    return _new(Decision, (verdict, _new(Hold, (held, tuple(rated), tuple(stock))), changed, charged))
+    if groups is None:
+        held, states = _stood_on(stock, rows, granted, changed)
+    else:
+        held = held_lines(stock, granted)
+        for mine in held:
+            used, others = counters.get(mine.key, _ZEROS)
+            changed[mine.key] = _new(CounterRow, (used, others + mine.amount))
+        states = stock_states(stock, changed)
+    verdict = _new(Granted, (granted, states, told))
+    return _new(Decision, (verdict, _new(Hold, (held, rated, tuple(stock))), changed, charged))
+
+
+def _charged(
+    rates: Sequence[RateLine], buckets: Mapping[BucketKey, BucketRow], now_ms: int, denied: list[Denied]
+) -> tuple[dict[BucketKey, BucketRow], tuple[HeldRate, ...], tuple[LimitState, ...]]:
+    """The buckets with what the lines charge, what that is, and their states. What does not pass is put to ``denied``:
+    then nothing of it counts."""
+    charged: dict[BucketKey, BucketRow] = {}
+    rated: list[HeldRate] = []
+    told: list[LimitState] = []
+    for rate in _merged(rates):
+        key, least, cap = rate.key, rate.least, rate.cap
+        if rate.amount < 0 or least < 0 or cap < 0 or key[3] <= 0:
+            raise ValueError(f"a negative figure in {rate}")
+        bucket = buckets.get(key, _EMPTY)
+        after = buckets_of.charge(bucket, rate, now_ms) if cap > 0 and least <= cap else None
+        if after is None:
+            denied.append(_denied_rate(rate, bucket, now_ms))
+        elif not denied:
+            charged[key], amount, state = after
+            rated.append(_new(HeldRate, (key, rate.limit, cap, amount)))
+            told.append(state)
+    return charged, tuple(rated), tuple(told)
+
+
+def _stood_on(
+    stock: Sequence[StockLine], rows: Sequence[CounterRow], granted: int, changed: dict[CounterKey, CounterRow]
+) -> tuple[tuple[HeldLine, ...], tuple[LimitState, ...]]:
+    """``held_lines``, the rows with them, and ``stock_states``, in one step where no two lines share a row."""
+    held: list[HeldLine] = []
+    states: list[LimitState] = []
+    for line, (used, others) in zip(stock, rows, strict=True):
+        key, limit, cap = line.key, line.limit, line.cap
+        amount = line.fixed + line.per_output * granted
+        held.append(_new(HeldLine, (key, limit, cap, line.mode, amount, None)))
+        all_held = others + amount
+        changed[key] = _new(CounterRow, (used, all_held))
+        scope, _, dimension, window, _ = key
+        if dimension[:4] == LATCH:
+            dimension, window = shown(key)
+        states.append(_new(LimitState, (limit, scope, dimension, window, cap, used, all_held, line.ends_ms)))
+    return tuple(held), tuple(states)
 
 
 def extend(
@@ -116,12 +160,15 @@ def extend(
     ``stock`` is what the hold was ordered with; ``counters`` hold it. A limit that needs no more for more output cuts
     nothing, however much of it is used. Raises ValueError for figures that cannot be.
     """
-    _check(stock, (), output_tokens, output_tokens_min)
+    if not 0 <= output_tokens_min <= output_tokens:
+        raise ValueError(f"output tokens between {output_tokens_min} and {output_tokens} are no order")
     more = output_tokens
     denied: list[Denied] = []
     own = {line.key: line.amount for line in held_lines(stock, granted)}
     groups = _twins(stock)
     for line in stock:
+        if line.fixed < 0 or line.per_output < 0 or (line.cap is not None and line.cap < 0):
+            raise ValueError(f"a negative figure in {line}")
         row, twins = counters.get(line.key, _ZEROS), (line,) if groups is None else groups[line.key]
         room = own[line.key] + max(0, _limiting_cap(line) - row.used - row.held)
         fits = min(_most_output(twin, room) for twin in twins) - granted
@@ -149,17 +196,6 @@ def rate_states(
 ) -> tuple[LimitState, ...]:
     """Each line's rate as its bucket stands at ``now_ms``."""
     return tuple([buckets_of.state(line, buckets.get(line.key, _EMPTY), now_ms) for line in lines])
-
-
-def _check(stock: Sequence[StockLine], rates: Sequence[RateLine], wanted: int, least: int) -> None:
-    if not 0 <= least <= wanted:
-        raise ValueError(f"output tokens between {least} and {wanted} are no order")
-    for line in stock:
-        if line.fixed < 0 or line.per_output < 0 or (line.cap is not None and line.cap < 0):
-            raise ValueError(f"a negative figure in {line}")
-    for rate in rates:
-        if rate.amount < 0 or rate.least < 0 or rate.cap < 0 or rate.key.per_ms <= 0:
-            raise ValueError(f"a negative figure in {rate}")
 
 
 def _twins(stock: Sequence[StockLine]) -> dict[CounterKey, list[StockLine]] | None:

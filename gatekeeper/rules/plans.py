@@ -53,6 +53,12 @@ class Plan:
             return True
         return units_micro <= quota.cap
 
+    @property
+    def priced_quota(self) -> StockLimit | None:
+        """The quota whose counter prices the overage: the customer's, in mode OVERAGE."""
+        quota = self.quota
+        return quota if quota is not None and quota.mode is Mode.OVERAGE else None
+
     def overage_nano(self, before_micro: int, after_micro: int) -> int:
         """What a step of the quota counter from ``before`` to ``after`` costs above the included units."""
         quota = self.quota

@@ -28,12 +28,28 @@ def passes(line: RateLine) -> bool:
     return line.cap > 0 and line.least <= line.cap
 
 
-def charge(row: BucketRow, line: RateLine, now_ms: int) -> BucketRow | None:
-    """The bucket with the line's amount in it; None when that does not fit now."""
-    cap, at_ms = line.cap, row.at_ms
-    spent = decayed(row, cap, line.key.per_ms, now_ms) + min(cap, line.amount)
-    # The time of the row never goes back: else a clock that does would drain the same span twice.
-    return _new(BucketRow, (spent, max(at_ms, now_ms))) if spent <= cap else None
+def charge(row: BucketRow, line: RateLine, now_ms: int) -> tuple[BucketRow, int, LimitState] | None:
+    """The bucket with the line's amount in it, that amount, and the limit as it then stands; None when it does not fit
+    now. In one step, because every call comes by with each of its rates."""
+    key, cap, amount = line.key, line.cap, line.amount
+    scope, _, dimension, per_ms = key
+    spent, at_ms = row
+    if amount > cap:
+        amount = cap
+    if now_ms <= at_ms:
+        # The time of the row never goes back: else a clock that does would drain the same span twice.
+        spent += amount
+    else:
+        # As in ``decayed``.
+        spent -= cap * (now_ms - at_ms) // per_ms
+        spent = amount if spent < 0 else spent + amount
+        at_ms = now_ms
+    if spent > cap:
+        return None
+    empty_ms = at_ms + -(-spent * per_ms // cap) if cap else None
+    span = _PERIODS.get(per_ms) or f"{per_ms}ms"
+    shown = _new(LimitState, (line.limit, scope, dimension, span, cap, spent, 0, empty_ms))
+    return _new(BucketRow, (spent, at_ms)), amount, shown
 
 
 def wanted(line: RateLine) -> int:
@@ -52,8 +68,14 @@ def wait_s(row: BucketRow, line: RateLine, now_ms: int) -> int:
 def correct(row: BucketRow, cap: int, per_ms: int, charged: int, actual: int, now_ms: int) -> BucketRow:
     """The bucket when the truth is known: ``actual - charged`` is added, down to 0. It may leave a debt above the cap,
     which delays the next call."""
-    spent = decayed(row, cap, per_ms, now_ms) + actual - charged
-    at_ms = max(row.at_ms, now_ms)
+    spent, at_ms = row
+    if now_ms > at_ms:
+        # As in ``decayed``.
+        spent -= cap * (now_ms - at_ms) // per_ms
+        if spent < 0:
+            spent = 0
+        at_ms = now_ms
+    spent += actual - charged
     return _new(BucketRow, (0 if spent < 0 else min(INT64_MAX, spent), at_ms))
 
 

@@ -7,7 +7,7 @@ Held equal to one transaction for each call by a property test.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 from gatekeeper.errors import Fault
 from gatekeeper.meters.reading import Mark, Outcome
@@ -40,6 +40,7 @@ from gatekeeper.stores.rows import (
     CORRECTION,
     HoldRow,
     attempt_args,
+    correction_of,
     hold_args,
     ids,
     lines_text,
@@ -59,8 +60,6 @@ _OPEN = HoldState.OPEN.value
 _STATES = {state.value: state for state in HoldState}
 _NOTHING = Bounds()
 _NO_HOLD = Hold()
-K = TypeVar("K", CounterKey, BucketKey)
-R = TypeVar("R", CounterRow, BucketRow)
 
 
 class Batch:
@@ -76,7 +75,7 @@ class Batch:
         doubtful: bool = False,
     ) -> None:
         self._ops = ops
-        # Tried before and refused: an open hold may stand beside its record.
+        # Tried before and refused: a new call may be held or on record, an open hold may stand beside its record.
         self._doubtful = doubtful
         self._wanted = wanted
         self._known = known
@@ -84,22 +83,26 @@ class Batch:
         self._clock_ms = 0
         self._holds: dict[str, HoldRow] = {}
         self._lines: dict[str, Hold] = {}
-        # Calls whose holds were not locked as there should be none.
-        self._unasked: list[Row] = []
-        # Calls that may be on record already, with their months; and those that are.
+        # Calls whose holds are to be read and locked, and those that may be on record already, with their months.
+        self._asked: list[str] = []
         self._new: list[Row] = []
         self._recorded: set[str] = set()
         self._records: dict[str, UsageRecord] = {}
         self._taken: dict[str, dict[CounterKey, int]] = {}
+        # The billing period in which a call counts, where a line of its hold tells it; and where it must be looked up.
+        self._periods: dict[str, tuple[int, int | None]] = {}
         self._anchors: dict[str, int] = {}
         self._claims = Claims()
-        self.counters: dict[CounterKey, CounterRow] = {}
-        self.buckets: dict[BucketKey, BucketRow] = {}
-        # As they were read: what is not the same row any more is written.
-        self._counters_read: dict[CounterKey, CounterRow] = {}
-        self._buckets_read: dict[BucketKey, BucketRow] = {}
+        # What is known, and changed in place: until the commit nobody relies on it (see ``Known.is_fresh``).
+        self._counters = known.counter_rows
+        self._buckets = known.bucket_rows
+        self._counters_read: list[CounterKey] = []
+        self._buckets_read: list[BucketKey] = []
+        self._counters_changed: dict[CounterKey, CounterRow] = {}
+        self._buckets_changed: dict[BucketKey, BucketRow] = {}
+        self._denied: list[Row] = []
         self._dropped: list[str] = []
-        self._made: dict[str, tuple[str, int, Hold, Row]] = {}
+        self._made: dict[str, tuple[str, int, Hold, HoldRow]] = {}
         self._rewritten: dict[str, HoldRow] = {}
         self._stamp: Rows = ()
         self._writes: dict[str, list[Row]] = {}
@@ -107,9 +110,8 @@ class Batch:
     def work(self) -> Steps[list[Any]]:
         """One answer for each op, in order; an exception stands for an op that could not be."""
         self._known.is_fresh((yield Stamp()))
-        yield from self._load()
-        settles = [op for op in self._ops if isinstance(op, SettleOp)]
-        yield from self._claims.make(op.settlement for op in settles if self._is_new(op.call_id))
+        if self._has_others():
+            yield from self._load()
         yield from self._lock()
         answers: list[Any] = []
         for op in self._ops:
@@ -119,59 +121,73 @@ class Batch:
                 if isinstance(op, SettleOp) and (response := self._claims.give_up(op.settlement)) is not None:
                     self._add("unclaim_response", response)
                 answers.append(mistake)
-        yield from self._write()
+        if self._denied and not self._doubtful:
+            yield from self._doubt_denials()
+        if parts := self._changes():
+            yield AskAll(parts)
         self._stamp = yield Stamp()
         return answers
 
     def remembered(self) -> None:
         """After the commit: the next batch need not ask again for what this one has left."""
-        known = self._known
-        known.remember(self._stamp, self.counters, self.buckets, self._made, self._rewritten, self._dropped)
+        read = self._counters_read, self._buckets_read
+        self._known.remember(self._stamp, *read, self._made, self._rewritten, self._dropped)
 
     # --- reading and locking ---
 
-    def _load(self) -> Steps[None]:
-        known, asked = self._known.hold_rows, []
-        # New calls are not there, which ``_lock`` looks at on its way: if one is, each is tried alone, and asked here.
-        alone = len(self._ops) == 1
+    def _has_others(self) -> bool:
+        """Take the holds that are known. Whether any op is more than the hold of a new call, which asks for nothing
+        here: where it is not new, it cannot be written (see the query ``add_hold``), and is tried again in doubt."""
+        rows, others = self._known.hold_rows, self._doubtful
         for op in self._ops:
-            made = known.get(op.call_id)
+            made = rows.get(op.call_id)
             if made is not None:
                 self._holds[op.call_id] = made
-            elif alone or not isinstance(op, HoldOp):
-                asked.append(op.call_id)
-            else:
-                self._unasked.append((op.call_id,))
-        if asked:
-            for found in (yield AskMany("lock_holds", ids(sorted(asked)))):
+            elif self._doubtful or type(op) is not HoldOp:
+                self._asked.append(op.call_id)
+            others = others or type(op) is not HoldOp
+        return others
+
+    def _load(self) -> Steps[None]:
+        if self._asked:
+            for found in (yield AskMany("lock_holds", ids(sorted(self._asked)))):
                 self._holds[found[0]] = _new(HoldRow, found)
         new, again, lost = self._new, list[Row](), list[Row]()
         for op in self._ops:
-            hold = self._holds.get(op.call_id)
+            call_id = op.call_id
+            hold = self._holds.get(call_id)
             if isinstance(op, HoldOp):
-                if hold is None:
-                    new.append((op.call_id, op.order.admitted_month))
+                if hold is None and self._doubtful:
+                    new.append((call_id, op.order.admitted_month))
                 continue
             if hold is not None:
-                self._lines[op.call_id] = self._known.hold(hold)
+                self._lines[call_id] = self._known.hold(hold)
                 if isinstance(op, RecoverOp):
                     # Nobody puts it on record meanwhile: its hold is locked.
-                    new.append((op.call_id, hold.admitted_month))
-            elif isinstance(op, ExtendOp) and (gone := self._known.holds.get(op.call_id)) is not None:
-                lost.append((op.call_id, gone[3][1]))
-                self._lines[op.call_id] = gone[2]
+                    new.append((call_id, hold.admitted_month))
+            elif isinstance(op, ExtendOp) and (gone := self._known.holds.get(call_id)) is not None:
+                lost.append((call_id, gone[3][1]))
+                self._lines[call_id] = gone[2]
             if isinstance(op, SettleOp) and (hold is None or hold.state != _OPEN or self._doubtful):
                 month = op.settlement.record.admitted_month if hold is None else hold.admitted_month
-                again += ((op.call_id, month), (op.call_id + CORRECTION, month))
+                again += ((call_id, month), (call_id + CORRECTION, month))
         if again or lost:
             yield from self._look_up(again, lost)
         customers = {customer for op in self._ops if (customer := self._to_look_up(op)) is not None}
         if customers:
             for customer_id, anchor_ms in (yield AskMany("anchors_of", ids(sorted(customers)))):
                 self._anchors[customer_id] = anchor_ms
+        claiming: list[Settlement] = []
         for op in self._ops:
-            if isinstance(op, SettleOp) and op.call_id not in self._holds and self._is_new(op.call_id):
-                self._lines[op.call_id] = self._unheld(op.settlement)
+            if isinstance(op, SettleOp) and self._is_new(op.call_id):
+                if op.call_id not in self._holds:
+                    self._lines[op.call_id] = unheld = self._unheld(op.settlement)
+                    if (period := _period(unheld)) is not None:
+                        self._periods[op.call_id] = period
+                if op.settlement.once_per_response:
+                    claiming.append(op.settlement)
+        if claiming:
+            yield from self._claims.make(claiming)
 
     def _look_up(self, again: Sequence[Row], lost: Sequence[Row]) -> Steps[None]:
         """Read the records of the first, and whether there are any of the second. A call without a hold has no row to
@@ -207,7 +223,11 @@ class Batch:
             return None
         if plan is None or (hold is not None and not _is_billed(plan)):
             return None
-        return customer_id if _period(self._lines.get(op.call_id, _NO_HOLD)) is None else None
+        period = _period(self._lines.get(op.call_id, _NO_HOLD))
+        if period is None:
+            return customer_id
+        self._periods[op.call_id] = period
+        return None
 
     def _unheld(self, settlement: Settlement) -> Hold:
         """Where a call counts that is not held (any more): where it was to be held, or where it stood before a crash of
@@ -235,53 +255,59 @@ class Batch:
         return Hold(held, stock=tuple(lines.values()))
 
     def _lock(self) -> Steps[None]:
-        counters: set[CounterKey] = set()
-        buckets: set[BucketKey] = set()
-        for op in self._ops:
-            if isinstance(op, HoldOp):
-                counters.update([line.key for line in op.order.stock])
-                buckets.update([rate.key for rate in op.order.rates])
-            elif (hold := self._lines.get(op.call_id)) is not None:
-                counters.update([line.key for line in hold.lines])
-                buckets.update([rate.key for rate in hold.rates])
+        unread, empty = self._unread()
         # All rows are made before any is locked: two batches that did both by turns could wait for each other.
-        new_counters = sorted(counters - self._known.counters)
-        if new_counters:
-            yield AskMany("ensure_counter", new_counters)
-        new_buckets = sorted(buckets - self._known.buckets)
-        if new_buckets:
-            yield AskMany("ensure_bucket", new_buckets)
-        self.counters, unread = _known_of(self._known.counter_rows, counters)
-        self.buckets, empty = _known_of(self._known.bucket_rows, buckets)
-        asked = (
-            ("held_calls", self._unasked),
-            ("recorded_calls", self._new),
-            ("lock_counters", unread),
-            ("lock_buckets", empty),
-        )
+        if unread and (counters := sorted(unread - self._known.counters)):
+            yield AskMany("ensure_counter", counters)
+        if empty and (buckets := sorted(empty - self._known.buckets)):
+            yield AskMany("ensure_bucket", buckets)
+        asked = (("recorded_calls", self._new), ("lock_counters", sorted(unread)), ("lock_buckets", sorted(empty)))
         parts = [AskMany(query, rows) for query, rows in asked if rows]
         found = dict(zip([part.query for part in parts], (yield AskEach(parts)) if parts else (), strict=True))
-        if found.get("held_calls"):
-            raise Vanished
         self._recorded.update(row[0] for row in found.get("recorded_calls", ()))
         for scope, subject, dimension, span, start_ms, used, held in found.get("lock_counters", ()):
             key = _new(CounterKey, (scope, subject, dimension, span, start_ms))
-            self.counters[key] = _new(CounterRow, (used, held))
+            self._counters[key] = _new(CounterRow, (used, held))
+            self._counters_read.append(key)
         self._clock_ms = self._now_ms()
         for scope, subject, dimension, per_ms, spent, at_ms, now_ms in found.get("lock_buckets", ()):
-            self.buckets[_new(BucketKey, (scope, subject, dimension, per_ms))] = _new(BucketRow, (spent, at_ms))
+            bucket = _new(BucketKey, (scope, subject, dimension, per_ms))
+            self._buckets[bucket] = _new(BucketRow, (spent, at_ms))
+            self._buckets_read.append(bucket)
             self._clock_ms = now_ms or self._clock_ms
-        if len(self.counters) < len(counters) or len(self.buckets) < len(buckets):
+        if len(self._counters_read) < len(unread) or len(self._buckets_read) < len(empty):
             raise Vanished
-        self._counters_read, self._buckets_read = self.counters.copy(), self.buckets.copy()
+
+    def _doubt_denials(self) -> Steps[None]:
+        """Nothing is written for a call that was denied, so nothing has said yet whether it is a new one."""
+        held = AskMany("held_calls", [row[:1] for row in self._denied])
+        if any((yield AskEach([held, AskMany("recorded_calls", self._denied)]))):
+            raise Vanished
+
+    def _unread(self) -> tuple[set[CounterKey], set[BucketKey]]:
+        """The rows that are needed and not known."""
+        counters, buckets = self._counters, self._buckets
+        unread: set[CounterKey] = set()
+        empty: set[BucketKey] = set()
+        for op in self._ops:
+            stands_on: HoldOrder | Hold | None = op.order if isinstance(op, HoldOp) else self._lines.get(op.call_id)
+            if stands_on is None:
+                continue
+            for line in stands_on.stock:
+                if line.key not in counters:
+                    unread.add(line.key)
+            for rate in stands_on.rates:
+                if rate.key not in buckets:
+                    empty.add(rate.key)
+        return unread, empty
 
     # --- deciding, in memory ---
 
     def _apply(self, op: Op) -> Any:
-        if isinstance(op, HoldOp):
-            return self._hold(op.order)
         if isinstance(op, SettleOp):
             return self._settle(op.settlement)
+        if isinstance(op, HoldOp):
+            return self._hold(op.order)
         if isinstance(op, ExtendOp):
             return self._extend(op.extension)
         return self._recover(op) if isinstance(op, RecoverOp) else self._release(op.call_id)
@@ -292,28 +318,29 @@ class Batch:
         if call_id in self._recorded or (before is not None and before.state != _OPEN):
             return fault(f"the call {call_id} is over: it cannot hold again")
         if before is not None:
-            stock = budgets.stock_states(order.stock, self.counters)
-            rates = budgets.rate_states(order.rates, self.buckets, self._clock_ms)
+            stock = budgets.stock_states(order.stock, self._counters)
+            rates = budgets.rate_states(order.rates, self._buckets, self._clock_ms)
             return Held(Granted(before.output_tokens, stock, rates), created=False)
-        decision = budgets.decide(
+        verdict, hold, counters, buckets = budgets.decide(
             order.stock,
             order.rates,
             order.output_tokens,
             order.output_tokens_min,
-            self.counters,
-            self.buckets,
+            self._counters,
+            self._buckets,
             order.now_ms,
             rates_now_ms=self._clock_ms,
         )
-        if decision.hold is None or isinstance(decision.verdict, Denied):
-            return Held(decision.verdict, created=False)
-        text, granted = lines_text(decision.hold), decision.verdict.output_tokens
+        if hold is None or isinstance(verdict, Denied):
+            self._denied.append((call_id, order.admitted_month))
+            return Held(verdict, created=False)
+        text, granted = lines_text(hold), verdict.output_tokens
         row = hold_args(order, granted, text)
         self._add("add_hold", row)
-        self._made[call_id] = text, granted, decision.hold, row
-        self._rewritten[call_id] = _new(HoldRow, row)
-        self._change(decision.counters, decision.buckets)
-        return Held(decision.verdict, created=True)
+        self._made[call_id] = text, granted, hold, row
+        self._rewritten[call_id] = row
+        self._change(counters, buckets)
+        return _new(Held, (verdict, True))
 
     def _extend(self, extension: Extension) -> Granted | Denied | None:
         found = self._holds.get(extension.call_id)
@@ -322,7 +349,7 @@ class Batch:
             return None
         stock, granted = self._lines[extension.call_id].stock, row.output_tokens
         wanted, least = extension.output_tokens, extension.output_tokens_min
-        counters = {**self.counters, **again} if again else self.counters
+        counters = {**self._counters, **again} if again else self._counters
         decision = budgets.extend(stock, granted, wanted, least, counters, extension.now_ms)
         if isinstance(decision.verdict, Granted):
             granted += decision.verdict.output_tokens
@@ -350,14 +377,14 @@ class Batch:
         lost = self._known.holds.get(call_id)
         if lost is None or call_id in self._recorded:
             return None, {}
-        rows = ((line, self.counters[line.key]) for line in lost[2].lines)
-        return HoldRow(*lost[3]), {line.key: row._replace(held=row.held + line.amount) for line, row in rows}
+        rows = ((line, self._counters[line.key]) for line in lost[2].lines)
+        return lost[3], {line.key: row._replace(held=row.held + line.amount) for line, row in rows}
 
     def _settle(self, settlement: Settlement) -> Settled:
         record, call_id = settlement.record, settlement.record.call_id
         before = self._holds.get(call_id)
         recovered: UsageRecord | None = None
-        if not self._is_new(call_id):
+        if self._records and not self._is_new(call_id):
             stored = merged([found for name in (call_id, call_id + CORRECTION) if (found := self._records.get(name))])
             if before is not None:
                 self._let_go(call_id)
@@ -370,8 +397,8 @@ class Batch:
             state = _STATES[before.state]
             if state is HoldState.RECOVERED:
                 recovered = self._records[call_id]
-        actual, payer = taken_by(settlement), self._claims.payer(settlement)
-        if payer is not None:
+        actual = taken_by(settlement)
+        if settlement.once_per_response and (payer := self._claims.payer(settlement)) is not None:
             record, actual = replayed(record, payer), replays.nothing_but_the_request(actual)
         settled = self._count(record, actual, settlement.plan, state, recovered, settlement.now_ms)
         for attempt in settlement.attempts:
@@ -425,7 +452,7 @@ class Batch:
         self._give_back(call_id, self._lines.get(call_id, _NO_HOLD)._replace(rates=()))
 
     def _give_back(self, call_id: str, hold: Hold) -> None:
-        ending = holds.release(hold, self.counters, self.buckets, self._clock_ms)
+        ending = holds.release(hold, self._counters, self._buckets, self._clock_ms)
         self._dropped.append(call_id)
         self._change(ending.counters, ending.buckets)
 
@@ -450,27 +477,28 @@ class Batch:
             state,
             actual,
             plan,
-            self.counters,
-            self.buckets,
+            self._counters,
+            self._buckets,
             self._clock_ms,
             model=record.model,
             since_ms=record.started_ms,
         )
-        charge_nano, overrun_micro = ending.charge_nano, ending.overrun_micro
+        after, counters, buckets, charge_nano, overrun_micro, all_counted = ending
         settled, row = Settled(True, record, charge_nano, overrun_micro), record
         if recovered is not None:
-            row = _correction(settled.record, recovered)
+            row = correction_of(settled.record, recovered)
             settled = Settled(first=True, record=merged([recovered, row]) or record)
-        lines = taken_text(holds.counted(ending.hold.lines, record.model, taken), taken, ending.counters)
+        counted = after.lines if all_counted else holds.counted(after.lines, record.model, taken)
+        lines = taken_text(counted, taken, counters)
         corrects = None if recovered is None else call_id
         columns = record_args(row, lines, charge_nano, overrun_micro, corrects)
         owed = None
         if plan is not None and (row.units_micro or charge_nano) and _is_billed(plan):
-            owed = self._owed(row, charge_nano, hold, now_ms)
+            owed = self._owed(row, charge_nano, now_ms)
         events: Sequence[Row] = ()
         if self._wanted is not None:
             told = row if recovered is not None else settled.record
-            events = settled_events(self._wanted, told, corrects, hold.stock, self.counters, ending.counters, now_ms)
+            events = settled_events(self._wanted, told, corrects, hold.stock, self._counters, counters, now_ms)
         # Nothing raises from here on: an op changes all or nothing.
         self._add("add_record", columns)
         hour_ms = row.started_ms - row.started_ms % HOUR_MS
@@ -481,12 +509,12 @@ class Batch:
             self._add("add_owed", owed)
         for event in events:
             self._add("add_event", event)
-        self._change(ending.counters, ending.buckets)
+        self._change(counters, buckets)
         return settled
 
-    def _owed(self, row: UsageRecord, charge_nano: int, hold: Hold, now_ms: int) -> Row:
+    def _owed(self, row: UsageRecord, charge_nano: int, now_ms: int) -> Row:
         # The period in which the call was counted, also when the anchor was moved since.
-        period = _period(hold)
+        period = self._periods.get(row.call_id.removesuffix(CORRECTION))
         if period is None:
             anchor_ms = self._anchors.get(row.customer_id, 0)
             period = window_bounds(Window.BILLING_PERIOD, row.started_ms, anchor_ms=anchor_ms)
@@ -511,31 +539,23 @@ class Batch:
             rows.append(row)
 
     def _change(self, counters: Mapping[CounterKey, CounterRow], buckets: Mapping[BucketKey, BucketRow]) -> None:
-        self.counters.update(counters)
-        self.buckets.update(buckets)
+        self._counters.update(counters)
+        self._counters_changed.update(counters)
+        if buckets:
+            self._buckets.update(buckets)
+            self._buckets_changed.update(buckets)
 
-    def _write(self) -> Steps[None]:
+    def _changes(self) -> list[AskMany]:
         parts = [AskMany(query, rows) for query, rows in self._writes.items()]
         if self._dropped:
-            parts.append(AskMany("drop_holds", [(call_id,) for call_id in self._dropped]))
-        # In the order in which they were locked.
-        were = self._counters_read
-        if counters := [key + row for key, row in self.counters.items() if row is not were[key]]:
-            parts.append(AskMany("set_counter", counters))
-        had = self._buckets_read
-        if buckets := [key + row for key, row in self.buckets.items() if row is not had[key]]:
-            parts.append(AskMany("set_bucket", buckets))
-        if parts:
-            # Sorted, so that the same few combinations come again.
-            yield AskAll(sorted(parts, key=_query_of))
-
-
-def _known_of(rows: Mapping[K, R], keys: set[K]) -> tuple[dict[K, R], list[K]]:
-    """The rows of these keys that are known, and the keys of the others in order."""
-    if not rows:
-        return {}, sorted(keys)
-    found = {key: rows[key] for key in keys if key in rows}
-    return found, sorted(keys - found.keys()) if len(found) < len(keys) else []
+            parts.append(AskMany("drop_holds", ids(self._dropped)))
+        if self._counters_changed:
+            parts.append(AskMany("set_counter", [key + row for key, row in self._counters_changed.items()]))
+        if self._buckets_changed:
+            parts.append(AskMany("set_bucket", [key + row for key, row in self._buckets_changed.items()]))
+        # Sorted, so that the same few combinations come again.
+        parts.sort(key=_query_of)
+        return parts
 
 
 def _query_of(part: AskMany) -> str:
@@ -570,14 +590,3 @@ def _period(hold: Hold) -> tuple[int, int | None] | None:
         if key.window == Window.BILLING_PERIOD and key.scope == Scope.CUSTOMER and line.mode is Mode.OVERAGE:
             return key.start_ms, next((one.ends_ms for one in hold.stock if one.key == key), None)
     return None
-
-
-def _correction(record: UsageRecord, recovered: UsageRecord) -> UsageRecord:
-    """The row that is appended: the true record, with the differences to what the recovery had counted."""
-    cost = record.cost_nano if record.cost_nano is None else record.cost_nano - (recovered.cost_nano or 0)
-    return replace(
-        record,
-        call_id=record.call_id + CORRECTION,
-        units_micro=record.units_micro - recovered.units_micro,
-        cost_nano=cost,
-    )

@@ -32,7 +32,7 @@ class Known:
         self.buckets: set[BucketKey] = set()
         # What the lines of open holds were before they became a text, by the text itself, so that what was changed
         # behind our back is read anew.
-        self.holds: dict[str, tuple[str, int, Hold, Row]] = {}
+        self.holds: dict[str, tuple[str, int, Hold, HoldRow]] = {}
         # True for as long as the stamp is.
         self.stamp: Row = ()
         self.counter_rows: dict[CounterKey, CounterRow] = {}
@@ -40,8 +40,10 @@ class Known:
         self.hold_rows: dict[str, HoldRow] = {}
 
     def is_fresh(self, stamp: Rows) -> bool:
-        """Whether the figures still stand in the database; they are dropped if not."""
+        """Whether the figures still stand in the database; they are dropped if not. Whoever asks may change them in
+        place: until ``remember`` says that this was committed, nobody relies on them."""
         if stamp and stamp[0] == self.stamp:
+            self.stamp = ()
             return True
         self._drop_figures()
         return False
@@ -49,14 +51,14 @@ class Known:
     def remember(
         self,
         stamp: Rows,
-        counters: Mapping[CounterKey, CounterRow],
-        buckets: Mapping[BucketKey, BucketRow],
-        made: Mapping[str, tuple[str, int, Hold, Row]],
+        counters: Iterable[CounterKey],
+        buckets: Iterable[BucketKey],
+        made: Mapping[str, tuple[str, int, Hold, HoldRow]],
         changed: Mapping[str, HoldRow],
         gone: Iterable[str],
     ) -> None:
-        """After a commit that ended with this ``stamp``: the rows as it left them, holds that were ``made``, that were
-        made or ``changed``, and that are open no more."""
+        """After a commit that ended with this ``stamp``, and left the figures as they are here now: rows that were seen
+        to exist, holds that were ``made``, that were made or ``changed``, and that are open no more."""
         if len(self.counters) + len(self.buckets) > ROWS_MAX or len(self.holds) + len(self.hold_rows) > 2 * HOLDS_MAX:
             self.forget()
         self.counters.update(counters)
@@ -65,10 +67,9 @@ class Known:
         for call_id in gone:
             self.holds.pop(call_id, None)
         if not stamp:
+            self._drop_figures()
             return
         self.stamp = stamp[0]
-        self.counter_rows.update(counters)
-        self.bucket_rows.update(buckets)
         self.hold_rows.update(changed)
         for call_id in gone:
             self.hold_rows.pop(call_id, None)

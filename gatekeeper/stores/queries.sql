@@ -187,12 +187,22 @@ FROM json_each(:keys) w CROSS JOIN bucket b
     AND b.dimension = json_extract(w.value, '$[2]') AND b.per_ms = json_extract(w.value, '$[3]');
 
 -- name: add_hold
--- A new call. That its id is new was seen under the lock; if another process was quicker, this fails and is tried again.
+-- A new call. One that is held already breaks the primary key, one that is on record the CHECK of its state: the batch
+-- fails, and each of its calls is tried again by itself, in doubt. Nothing is asked for all those that are new.
 -- OR ROLLBACK: what breaks ends the whole transaction, so SQLite need not keep what a statement of many rows undoes.
 INSERT OR ROLLBACK INTO hold (call_id, admitted_month, customer_id, key_id, user_id, agent_id, plan_id, route, upstream, model,
     owner, state, started_ms, expires_ms, output_tokens, progress_units_micro, output_seen, lines)
-VALUES (:call_id, :admitted_month, :customer_id, :key_id, :user_id, :agent_id, :plan_id, :route, :upstream,
-    :model, :owner, :state, :started_ms, :expires_ms, :output_tokens, :progress_units_micro, :output_seen, :lines);
+WITH w (call_id, admitted_month, customer_id, key_id, user_id, agent_id, plan_id, route, upstream, model, owner, state,
+    started_ms, expires_ms, output_tokens, progress_units_micro, output_seen, lines) AS (
+    VALUES (:call_id, :admitted_month, :customer_id, :key_id, :user_id, :agent_id, :plan_id, :route, :upstream,
+        :model, :owner, :state, :started_ms, :expires_ms, :output_tokens, :progress_units_micro, :output_seen, :lines)
+)
+SELECT w.call_id, w.admitted_month, w.customer_id, w.key_id, w.user_id, w.agent_id, w.plan_id, w.route, w.upstream,
+    w.model, w.owner, CASE WHEN EXISTS (
+        SELECT 1 FROM usage_record r WHERE r.call_id = w.call_id AND r.admitted_month = w.admitted_month
+    ) THEN 'over' ELSE w.state END, w.started_ms, w.expires_ms, w.output_tokens, w.progress_units_micro,
+    w.output_seen, w.lines
+FROM w;
 
 -- name: extend_hold
 -- More output is held for; neither expiry nor progress goes back.

@@ -169,18 +169,25 @@ INSERT INTO bucket (
 ) ON CONFLICT DO NOTHING;
 
 -- name: add_hold
--- A new call. That its id is new was seen in this transaction; if another process was quicker, it is tried again.
+-- A new call. One that is held already breaks the primary key, one that is on record the CHECK of its state: the batch
+-- fails, and each of its calls is tried again by itself, in doubt. Nothing is asked for all those that are new.
 INSERT INTO hold (
     call_id, admitted_month, customer_id, key_id, user_id, agent_id, plan_id, route, upstream, model, owner, state,
     started_ms, expires_ms, output_tokens, progress_units_micro, output_seen, lines
-) SELECT * FROM unnest(
+) SELECT w.call_id, w.admitted_month, w.customer_id, w.key_id, w.user_id, w.agent_id, w.plan_id, w.route, w.upstream,
+    w.model, w.owner, CASE WHEN EXISTS (
+        SELECT 1 FROM usage_record r WHERE r.call_id = w.call_id AND r.admitted_month = w.admitted_month
+    ) THEN 'over' ELSE w.state END, w.started_ms, w.expires_ms, w.output_tokens, w.progress_units_micro,
+    w.output_seen, w.lines
+FROM unnest(
     CAST(:call_id AS TEXT[]), CAST(:admitted_month AS TEXT[]), CAST(:customer_id AS TEXT[]),
     CAST(:key_id AS TEXT[]), CAST(:user_id AS TEXT[]), CAST(:agent_id AS TEXT[]), CAST(:plan_id AS TEXT[]),
     CAST(:route AS TEXT[]), CAST(:upstream AS TEXT[]), CAST(:model AS TEXT[]), CAST(:owner AS TEXT[]),
     CAST(:state AS TEXT[]), CAST(:started_ms AS BIGINT[]), CAST(:expires_ms AS BIGINT[]),
     CAST(:output_tokens AS BIGINT[]), CAST(:progress_units_micro AS BIGINT[]), CAST(:output_seen AS BIGINT[]),
     CAST(:lines AS TEXT[])
-);
+) w (call_id, admitted_month, customer_id, key_id, user_id, agent_id, plan_id, route, upstream, model, owner, state,
+    started_ms, expires_ms, output_tokens, progress_units_micro, output_seen, lines);
 
 -- name: add_record
 -- The guard of settle: a second record of one call breaks the whole transaction, and nothing is counted.

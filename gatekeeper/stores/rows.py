@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import lru_cache
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 import orjson
@@ -31,11 +30,9 @@ CORRECTION = "#correction"
 _RECORD = tuple(field.name for field in fields(UsageRecord))
 _CUSTOMER = tuple(field.name for field in fields(Customer))
 _KEY = tuple(field.name for field in fields(Key))
-_RECORD_VALUES = attrgetter(*_RECORD)
 # Where in a record's columns the ones stand that are stored as something else.
 _OUTCOME, _SOURCE, _STREAMED = (_RECORD.index(name) for name in ("outcome", "source", "streamed"))
 _USAGE, _METERS, _EVIDENCE = (_RECORD.index(name) for name in ("usage", "meters", "evidence"))
-_CHARGE, _OVERRUN = (_RECORD.index(name) for name in ("charge_nano", "overrun_micro"))
 # What a call adds up to; a time or a size that does not fit is refused by the database.
 _NUMBERS = tuple(_RECORD.index(name) for name in ("units_micro", "charge_nano", "cost_nano", "overrun_micro"))
 # Text that a client or an upstream chose: it may hold what no database stores.
@@ -100,19 +97,20 @@ def holder_of(row: Row) -> Holder:
     return Holder(key_of(row[: len(_KEY)]), customer_of(row[len(_KEY) :]))
 
 
-def hold_args(order: HoldOrder, output_tokens: int, lines: str) -> Row:
+def hold_args(order: HoldOrder, output_tokens: int, lines: str) -> HoldRow:
     """The row of an order that was granted."""
-    return (
+    user_id, agent_id, model = order.user_id, order.agent_id, order.model
+    columns = (
         order.call_id,
         order.admitted_month,
         order.customer_id,
         order.key_id,
-        _storable(order.user_id),
-        _storable(order.agent_id),
+        None if user_id is None else _storable(user_id),
+        None if agent_id is None else _storable(agent_id),
         order.plan_id,
         order.route,
         order.upstream,
-        _storable(order.model),
+        None if model is None else _storable(model),
         order.owner,
         _OPEN,
         order.now_ms,
@@ -122,6 +120,7 @@ def hold_args(order: HoldOrder, output_tokens: int, lines: str) -> Row:
         0,
         lines,
     )
+    return tuple.__new__(HoldRow, columns)
 
 
 def lines_text(hold: Hold) -> str:
@@ -132,7 +131,7 @@ def lines_text(hold: Hold) -> str:
                 *line.key,
                 line.limit,
                 line.cap if line.cap is None or line.cap <= INT64_MAX else INT64_MAX,
-                line.mode,
+                line.mode._value_,
                 line.fixed,
                 line.per_output,
                 line.ends_ms,
@@ -207,23 +206,68 @@ def record_args(
     record: UsageRecord, lines: str, charge_nano: int, overrun_micro: int, corrects: str | None = None
 ) -> Row:
     """The columns of a record with what its settle found. Raises ValueError for a number that does not fit a BIGINT."""
-    values = list(_RECORD_VALUES(record))
-    values[_CHARGE], values[_OVERRUN] = charge_nano, overrun_micro
-    for index in _NUMBERS:
-        number = values[index]
-        if number is not None and not -INT64_MAX <= number <= INT64_MAX:
-            raise ValueError(f"{_RECORD[index]} does not fit 64 bits: {number}")
-    for index in _FOREIGN:
-        text = values[index]
-        if text is not None and (not text.isascii() or "\x00" in text):
-            values[index] = _storable(text)
-    values[_OUTCOME], values[_SOURCE] = record.outcome.value, record.source.value
-    values[_STREAMED] = int(record.streamed)
-    values[_USAGE] = None if record.usage is None else json_text(record.usage)
-    values[_METERS] = json_text(record.meters) if record.meters else "{}"
-    values[_EVIDENCE] = json_text(record.evidence) if record.evidence else "{}"
-    values += (utc_day(record.started_ms), corrects, lines)
-    return values
+    units_micro, cost_nano, usage = record.units_micro, record.cost_nano, record.usage
+    meters, evidence = record.meters, record.evidence
+    values = (
+        record.call_id,
+        record.admitted_month,
+        record.customer_id,
+        record.key_id,
+        record.user_id,
+        record.agent_id,
+        record.plan_id,
+        record.route,
+        record.upstream,
+        record.model,
+        record.method,
+        record.path,
+        record.status,
+        # As ``value``, without a function for it.
+        record.outcome._value_,
+        1 if record.streamed else 0,
+        record.started_ms,
+        record.ended_ms,
+        record.first_byte_ms,
+        units_micro,
+        record.source._value_,
+        record.note,
+        charge_nano,
+        cost_nano,
+        None if usage is None else json_text(usage),
+        json_text(meters) if meters else "{}",
+        json_text(evidence) if evidence else "{}",
+        record.meter_hash,
+        record.request_bytes,
+        record.response_bytes,
+        record.response_id,
+        overrun_micro,
+        record.model_requested,
+        utc_day(record.started_ms),
+        corrects,
+        lines,
+    )
+    if not (
+        -INT64_MAX <= units_micro <= INT64_MAX
+        and -INT64_MAX <= charge_nano <= INT64_MAX
+        and -INT64_MAX <= overrun_micro <= INT64_MAX
+        and (cost_nano is None or -INT64_MAX <= cost_nano <= INT64_MAX)
+    ):
+        raise ValueError(_too_large(values))
+    # Of ``_FOREIGN``, looked through at once.
+    foreign = (
+        f"{record.model}{record.method}{record.path}{record.note}"
+        f"{record.response_id}{record.user_id}{record.agent_id}{record.model_requested}"
+    )
+    return values if foreign.isascii() and "\x00" not in foreign else _cleaned(values)
+
+
+def _too_large(values: Row) -> str:
+    index = next(index for index in _NUMBERS if not -INT64_MAX <= (values[index] or 0) <= INT64_MAX)
+    return f"{_RECORD[index]} does not fit 64 bits: {values[index]}"
+
+
+def _cleaned(values: Row) -> Row:
+    return [_storable(value) if index in _FOREIGN else value for index, value in enumerate(values)]
 
 
 def record_of(row: Row) -> UsageRecord:
@@ -294,6 +338,17 @@ def merged(rows: list[UsageRecord]) -> UsageRecord | None:
         units_micro=first.units_micro + later.units_micro,
         charge_nano=first.charge_nano + later.charge_nano,
         cost_nano=cost if cost is None else (first.cost_nano or 0) + (later.cost_nano or 0),
+    )
+
+
+def correction_of(record: UsageRecord, recovered: UsageRecord) -> UsageRecord:
+    """The row that is appended: the true record, with the differences to what the recovery had counted."""
+    cost = record.cost_nano if record.cost_nano is None else record.cost_nano - (recovered.cost_nano or 0)
+    return replace(
+        record,
+        call_id=record.call_id + CORRECTION,
+        units_micro=record.units_micro - recovered.units_micro,
+        cost_nano=cost,
     )
 
 

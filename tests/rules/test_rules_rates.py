@@ -26,10 +26,25 @@ def test_a_bucket_drains_by_its_cap_in_its_period():
 
 
 def test_a_clock_that_goes_back_drains_nothing_and_no_span_drains_twice():
-    row = rates.charge(BucketRow(0, 0), line(100, 100), 50_000)
+    row, _, _ = rates.charge(BucketRow(0, 0), line(100, 100), 50_000)
     assert rates.decayed(row, 100, 60_000, 10_000) == 100
-    earlier = rates.charge(BucketRow(50, 50_000), line(100, 10), 10_000)
+    earlier, _, _ = rates.charge(BucketRow(50, 50_000), line(100, 10), 10_000)
     assert earlier == BucketRow(60, 50_000)
+
+
+@given(st.integers(0, 200), st.integers(0, 300), st.integers(0, 300), st.integers(-9_000, 9_000), st.integers(-99, 300))
+def test_a_charge_and_a_correction_are_what_drains_and_adds_up(cap, spent, amount, elapsed_ms, change):
+    before, now, wanted = BucketRow(spent, 10**6), 10**6 + elapsed_ms, line(cap, amount, per_ms=1_000)
+    left, at_ms = rates.decayed(before, cap, 1_000, now), max(now, 10**6)
+    charged = rates.charge(before, wanted, now)
+    if left + rates.wanted(wanted) > cap:
+        assert charged is None
+    else:
+        row = BucketRow(left + rates.wanted(wanted), at_ms)
+        assert charged == (row, rates.wanted(wanted), rates.state(wanted, row, now))
+    actual = max(0, amount + change)
+    corrected = rates.correct(before, cap, 1_000, amount, actual, now)
+    assert corrected == BucketRow(max(0, left + actual - amount), at_ms)
 
 
 def test_a_correction_may_leave_a_debt_and_never_a_credit():
@@ -61,7 +76,7 @@ def test_in_any_interval_at_most_the_cap_and_the_rate_times_its_length_are_admit
             # Where the clock went back, the latest instant at which anything was admitted is all that is known of time.
             latest = max(latest, now)
             taken = min(amount, cap)
-            row = rates.correct(charged, cap, per_ms, taken, max(0, taken - refund), now)
+            row = rates.correct(charged[0], cap, per_ms, taken, max(0, taken - refund), now)
             admitted.append((latest, max(0, taken - refund)))
     for first in range(len(admitted)):
         for last in range(first, len(admitted)):

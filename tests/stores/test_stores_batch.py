@@ -322,8 +322,6 @@ def test_a_batch_writes_each_row_once(make):
         answer = [found.get(part.query, ()) for part in parts] if isinstance(step, AskEach) else ()
     assert asked == [
         ("ensure_counter", 1),
-        ("held_calls", 9),
-        ("recorded_calls", 9),
         ("lock_counters", 1),
         ("add_hold", 9),
         ("set_counter", 1),
