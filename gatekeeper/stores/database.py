@@ -5,12 +5,14 @@ the rows. It does no I/O itself, so the same text runs on SQLite's writer thread
 are made where the rows are locked.
 """
 
+import asyncio
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from gatekeeper.errors import Fault, FaultKind
 
 T = TypeVar("T")
+R = TypeVar("R", contravariant=True)
 Row: TypeAlias = Sequence[Any]
 Rows: TypeAlias = Sequence[Row]
 
@@ -60,6 +62,14 @@ Steps: TypeAlias = Generator[Step, Rows, T]
 Work: TypeAlias = Callable[[], Steps[T]]
 
 
+class Done(Protocol[R]):
+    """What is called with the end of a transaction; see ``Database.begin``."""
+
+    def __call__(
+        self, result: R | None, failure: BaseException | None, safe: "asyncio.Future[None] | None"
+    ) -> None: ...
+
+
 class Database(Protocol):
     """One database. Each method runs one unit of work in one transaction and raises Fault (world ``ledger``).
 
@@ -67,17 +77,16 @@ class Database(Protocol):
     commit, cancelling the caller does not stop it.
     """
 
-    @property
-    def flushes_apart(self) -> bool:
-        """Whether a commit that was not durable is made so by ``flush``, for the price of one that was."""
-        ...
-
     async def write(self, work: Work[T], *, durable: bool = True) -> T:
         """A transaction that may write. With ``durable`` False its commit may be lost when the host loses power."""
         ...
 
-    async def flush(self) -> None:
-        """Returns when nothing can be lost of what was committed before this was called."""
+    def begin(self, work: Work[T], done: "Done[T]", *, lasting: bool) -> None:
+        """A transaction that may write, for the batches of a ledger, of which every call waits for two: no task stands
+        in between, and the next one need not wait for the disk. ``done`` is called once, on the loop and without
+        raising: with the result when it was committed, or with what it failed of, as ``write`` would raise it. A commit
+        may be lost when the host loses power until the future that comes with it is done; without ``lasting`` there is
+        none. Raises Fault when closed."""
         ...
 
     async def read(self, work: Work[T]) -> T:

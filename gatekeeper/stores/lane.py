@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -15,7 +16,7 @@ from gatekeeper.errors import Fault
 from gatekeeper.rules.limits import Granted
 from gatekeeper.rules.notices import Wanted
 from gatekeeper.stores.batch import Batch
-from gatekeeper.stores.database import Database, Rejected, fault, rejected
+from gatekeeper.stores.database import Database, Rejected, Steps, fault, rejected
 from gatekeeper.stores.known import Known, Vanished
 from gatekeeper.stores.ops import ExtendOp, Held, HoldOp, Op, ReleaseOp
 from gatekeeper.tallies import Tallies
@@ -25,7 +26,9 @@ _LOG = logging.getLogger(__name__)
 BATCH_MAX = 256
 # How often one call alone is tried when another process made the same row at the same moment.
 ATTEMPTS = 3
-_PASSING = (HoldOp, ExtendOp, ReleaseOp)
+_PASSING = frozenset({HoldOp, ExtendOp, ReleaseOp})
+# A batch of so few says that nobody else is about to come.
+FEW = 3
 
 
 class _Waiting:
@@ -41,7 +44,11 @@ class _Waiting:
 
 class Lane:
     """One batch at a time in this process; what comes meanwhile makes the next. Other processes have their own: only
-    the database decides between them."""
+    the database decides between them.
+
+    Callbacks instead of tasks: every call waits here twice, and each task on the way would be one more turn of the loop
+    behind everything else that a busy process has to do.
+    """
 
     def __init__(self, database: Database, now_ms: Callable[[], int], *, patience_s: float = 10.0) -> None:
         self._database = database
@@ -52,10 +59,16 @@ class Lane:
         self.tallies = Tallies()
         self._known = Known()
         self._queue: deque[_Waiting] = deque()
+        # Of batches that failed because of one op: each is tried by itself.
+        self._apart: deque[_Waiting] = deque()
         self._running: list[_Waiting] = []
-        self._flushing: dict[asyncio.Task[None], list[_Waiting]] = {}
-        self._pump: asyncio.Task[None] | None = None
+        # Committed, and not answered before they cannot be lost.
+        self._unsafe: dict[asyncio.Future[None], list[_Waiting]] = {}
+        self._starting = False
+        # How many ops the last batch had: see ``_enqueue``.
+        self._last = 0
         self._sweep: asyncio.TimerHandle | None = None
+        self._idle: asyncio.Future[None] | None = None
         self._closing = False
 
     async def hold(self, op: HoldOp) -> Held:
@@ -79,8 +92,10 @@ class Lane:
     async def close(self) -> None:
         """Take nothing new, and wait for what is queued."""
         self._closing = True
-        while (self._pump is not None and not self._pump.done()) or self._flushing:
-            await asyncio.wait([task for task in (self._pump, *self._flushing) if task is not None])
+        while self._starting or self._running or self._unsafe:
+            if self._idle is None or self._idle.done():
+                self._idle = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._idle)
         if self._sweep is not None:
             self._sweep.cancel()
 
@@ -90,17 +105,23 @@ class Lane:
         loop = asyncio.get_running_loop()
         waiting = _Waiting(op, loop.create_future(), loop.time() + self._patience_s)
         self._queue.append(waiting)
-        if self._pump is None or self._pump.done():
-            self._pump = loop.create_task(self._drain())
-            if self._sweep is None:
-                self._sweep = loop.call_later(self._patience_s, self._give_up)
+        if self._sweep is None:
+            self._sweep = loop.call_later(self._patience_s, self._give_up)
+        if self._running or self._starting:
+            return waiting
+        if self._last <= FEW:
+            self._start()
+        else:
+            # Where many came together, those that are about to come in this turn of the loop go into one batch.
+            self._starting = True
+            loop.call_soon(self._start)
         return waiting
 
     def _give_up(self) -> None:
         """Tell whoever has waited too long. One timer for all: one for each op would cost more than its answer."""
         loop = asyncio.get_running_loop()
         now_s, next_s = loop.time(), None
-        for waiting in chain(*self._flushing.values(), self._running, self._queue):
+        for waiting in chain(*self._unsafe.values(), self._running, self._apart, self._queue):
             if waiting.answer.done():
                 continue
             if waiting.due_s <= now_s:
@@ -108,25 +129,20 @@ class Lane:
                 waiting.answer.set_exception(fault(f"no answer within {self._patience_s:g} s{told}"))
             elif next_s is None or waiting.due_s < next_s:
                 next_s = waiting.due_s
-        idle = self._pump is None or self._pump.done()
-        if next_s is None and idle:
+        if next_s is None and not self._running:
             self._sweep = None
         else:
             self._sweep = loop.call_at(now_s + self._patience_s if next_s is None else next_s, self._give_up)
 
-    async def _drain(self) -> None:
-        try:
-            while self._queue:
-                self._running = self._next_batch()
-                if self._running:
-                    await self._run(self._running)
-        finally:
-            # Only on the way out of a loop that is being torn down: nobody is left waiting for ever.
-            for waiting in [*self._running, *self._queue]:
-                if not waiting.answer.done() and not any(waiting in batch for batch in self._flushing.values()):
-                    waiting.answer.set_exception(fault("the store was stopped"))
-            self._running = []
-            self._queue.clear()
+    def _start(self) -> None:
+        """Begin the next batch, if there is one and none is under way."""
+        self._starting = False
+        while not self._running and (self._apart or self._queue):
+            self._running = [self._apart.popleft()] if self._apart else self._next_batch()
+            if self._running:
+                self._begin(self._running, 1)
+        if self._idle is not None and not (self._running or self._unsafe) and not self._idle.done():
+            self._idle.set_result(None)
 
     def _next_batch(self) -> list[_Waiting]:
         """The oldest ops, in order, up to the second one of the same call: that begins the next batch."""
@@ -139,78 +155,82 @@ class Lane:
                 batch[waiting.op.call_id] = waiting
         return list(batch.values())
 
-    async def _run(self, batch: list[_Waiting]) -> None:
-        """Answer the batch. When its transaction fails because of one op, each is tried alone."""
-        # What only holds (more) may be lost with the host's power: its calls are lost with it.
-        lasting = [waiting for waiting in batch if not isinstance(waiting.op, _PASSING)]
-        apart = self._database.flushes_apart
-        try:
-            answers = await self._commit([waiting.op for waiting in batch], durable=bool(lasting) and not apart)
-        except Exception as failure:  # noqa: BLE001 - it is handed to every waiter, none is lost
-            if len(batch) > 1 and (isinstance(failure, Rejected) or not isinstance(failure, Fault)):
-                for waiting in batch:
-                    await self._run([waiting])
+    def _begin(self, batch: list[_Waiting], attempt: int) -> None:
+        ops = [waiting.op for waiting in batch]
+        made: list[Batch] = []
+
+        def work() -> Steps[Any]:
+            made.append(Batch(ops, self._known, self._now_ms, self.wanted, doubtful=attempt > 1))
+            return made[-1].work()
+
+        began_s = asyncio.get_running_loop().time()
+
+        def done(answers: list[Any] | None, failure: BaseException | None, safe: "asyncio.Future[None] | None") -> None:
+            if answers is None:
+                self._failed(batch, failure or AssertionError("no answers"), attempt)
                 return
-            answers = [failure] * len(batch)
-        if not lasting or not apart:
-            for waiting, answer in zip(batch, answers, strict=True):
-                self._answer(waiting, answer)
-            return
-        later: list[Any] = []
-        for waiting, answer in zip(batch, answers, strict=True):
-            if isinstance(waiting.op, _PASSING):
-                self._answer(waiting, answer)
-            else:
-                later.append(answer)
-        task = asyncio.get_running_loop().create_task(self._flush(lasting, later))
-        self._flushing[task] = lasting
-        task.add_done_callback(self._flushing.pop)
+            self.tallies.batch_sizes.add(len(ops))
+            self.tallies.batch_seconds.add(asyncio.get_running_loop().time() - began_s)
+            made[-1].remembered()
+            self._committed(batch, answers, safe)
 
-    async def _flush(self, batch: list[_Waiting], answers: list[Any]) -> None:
-        """Answer what was committed as soon as it cannot be lost; the next batch does not wait for it."""
+        # What only holds (more) may be lost with the host's power: its calls are lost with it.
+        lasting = any(type(op) not in _PASSING for op in ops)
         try:
-            await self._database.flush()
-        except Exception as failure:  # noqa: BLE001 - it is handed to every waiter, none is lost
-            answers = [failure] * len(batch)
-        except asyncio.CancelledError:
-            answers = [fault("the store was stopped")] * len(batch)
-            raise
-        finally:
-            for waiting, answer in zip(batch, answers, strict=True):
+            self._database.begin(work, done, lasting=lasting)
+        except Fault as failure:
+            # Not at once: whoever asked does not wait yet.
+            asyncio.get_running_loop().call_soon(self._failed, batch, failure, ATTEMPTS)
+
+    def _failed(self, batch: list[_Waiting], failure: BaseException, attempt: int) -> None:
+        """Try again what may be right the next time; when it failed because of one op, try each alone."""
+        if isinstance(failure, Vanished):
+            self._known.doubt()
+        mistaken = isinstance(failure, Rejected) or not isinstance(failure, Fault)
+        if len(batch) == 1 and isinstance(failure, (Vanished, Rejected)) and attempt < ATTEMPTS:
+            self._begin(batch, attempt + 1)
+            return
+        self._running = []
+        if len(batch) > 1 and mistaken and isinstance(failure, Exception):
+            self._apart.extend(batch)
+        else:
+            for waiting in batch:
+                self._answer(waiting, failure)
+        self._start()
+
+    def _committed(self, batch: list[_Waiting], answers: list[Any], safe: "asyncio.Future[None] | None") -> None:
+        self._last = len(batch)
+        self._running = []
+        if safe is not None:
+            lasting = [pair for pair in zip(batch, answers, strict=True) if type(pair[0].op) not in _PASSING]
+            # Batches that were committed soon after each other may wait for the same.
+            self._unsafe.setdefault(safe, []).extend([waiting for waiting, _ in lasting])
+            safe.add_done_callback(partial(self._flushed, lasting))
+        pairs = [pair for pair in zip(batch, answers, strict=True) if safe is None or type(pair[0].op) in _PASSING]
+        # What nobody waits for any more is given back with the next batch.
+        for waiting, answer in pairs:
+            if waiting.answer.done():
+                self._answer(waiting, answer)
+        # While the others are answered, that one is carried out.
+        self._start()
+        for waiting, answer in pairs:
+            if not waiting.answer.done():
                 self._answer(waiting, answer)
 
-    async def _commit(self, ops: Sequence[Op], *, durable: bool) -> list[Any]:
-        attempts = ATTEMPTS if len(ops) == 1 else 1
-        for attempt in range(1, attempts + 1):
-            made: list[Batch] = []
-
-            def work(made: list[Batch] = made, doubtful: bool = attempt > 1) -> Any:
-                made.append(Batch(ops, self._known, self._now_ms, self.wanted, doubtful=doubtful))
-                return made[-1].work()
-
-            try:
-                began_s = asyncio.get_running_loop().time()
-                answers: list[Any] = await self._database.write(work, durable=durable)
-            except Vanished:
-                self._known.doubt()
-                if attempt == attempts:
-                    raise
-            except Rejected:
-                if attempt == attempts:
-                    raise
-            else:
-                self.tallies.batch_sizes.add(len(ops))
-                self.tallies.batch_seconds.add(asyncio.get_running_loop().time() - began_s)
-                made[-1].remembered()
-                return answers
-        raise AssertionError("unreachable")
+    def _flushed(self, pairs: Sequence[tuple[_Waiting, Any]], safe: "asyncio.Future[None]") -> None:
+        """Answer what was committed as soon as it cannot be lost; the next batch does not wait for it."""
+        self._unsafe.pop(safe, None)
+        failure = fault("the store was stopped") if safe.cancelled() else safe.exception()
+        for waiting, answer in pairs:
+            self._answer(waiting, answer if failure is None else failure)
+        self._start()
 
     def _answer(self, waiting: _Waiting, answer: Any) -> None:
         if waiting.answer.done():
             # Only holds can be given up: see ``hold``.
             if isinstance(waiting.op, HoldOp):
                 self._undo(waiting.op, answer)
-        elif isinstance(answer, Exception):
+        elif isinstance(answer, BaseException):
             waiting.answer.set_exception(_as_fault(answer))
         else:
             waiting.answer.set_result(answer)
@@ -227,7 +247,7 @@ def _heard(answer: "asyncio.Future[Any]") -> None:
         _LOG.warning("the ledger could not carry out an op: %s", failure)
 
 
-def _as_fault(failure: Exception) -> Exception:
+def _as_fault(failure: BaseException) -> BaseException:
     """Figures that cannot be stored are told as Rejected; an assertion is ours and stays what it is."""
     if isinstance(failure, (Fault, AssertionError)):
         return failure

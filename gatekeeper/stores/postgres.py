@@ -2,9 +2,9 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import asyncpg
 
@@ -13,6 +13,7 @@ from gatekeeper.stores.database import (
     AskAll,
     AskEach,
     AskMany,
+    Done,
     Rejected,
     Row,
     Rows,
@@ -20,13 +21,15 @@ from gatekeeper.stores.database import (
     Step,
     Steps,
     Work,
-    alone,
     fault,
     rejected,
 )
 from gatekeeper.stores.queries import as_each, as_one, for_postgres
 
 T = TypeVar("T")
+# What is called when a batch was committed; returns what waits for the disk.
+Committed: TypeAlias = Callable[[T], "asyncio.Future[None] | None"]
+_UNFLUSHED = "BEGIN; SET LOCAL synchronous_commit TO OFF"
 CONNECTIONS_MAX = 8
 CONNECT_TIMEOUT_S = 10.0
 # A statement that takes longer waits for a lock that nobody will free; a report may read a year of records.
@@ -63,8 +66,6 @@ class _Connection(asyncpg.Connection):
 
 class PostgresDatabase:
     """See ``Database``."""
-
-    flushes_apart = False
 
     def __init__(self, pool: "asyncpg.Pool[Any]") -> None:
         self._pool = pool
@@ -105,11 +106,32 @@ class PostgresDatabase:
 
     async def write(self, work: Work[T], *, durable: bool = True) -> T:
         """See ``Database.write``."""
-        return await self._shielded(work, "BEGIN" if durable else "BEGIN; SET LOCAL synchronous_commit TO OFF")
+        return await self._shielded(work, "BEGIN" if durable else _UNFLUSHED)
 
-    async def flush(self) -> None:
-        """See ``Database.flush``: a commit that is durable takes all before it along; this one has nothing else."""
-        await self._shielded(alone("flush"), "BEGIN")
+    def begin(self, work: Work[T], done: Done[T], *, lasting: bool) -> None:
+        """See ``Database.begin``. The same connection flushes: while its session lives, the server has not lost what it
+        had committed."""
+        if self._closed:
+            raise fault("the store is closed")
+        self._run(self._begin(work, done, lasting))
+
+    async def _begin(self, work: Work[T], done: Done[T], lasting: bool) -> None:
+        told = False
+
+        def committed(result: T) -> "asyncio.Future[None] | None":
+            nonlocal told
+            told = True
+            safe = asyncio.get_running_loop().create_future() if lasting else None
+            done(result, None, safe)
+            return safe
+
+        try:
+            await self._attempts(work, _UNFLUSHED, committed)
+        except BaseException as failure:
+            if not told:
+                done(None, failure, None)
+            if not isinstance(failure, Exception):
+                raise
 
     async def read(self, work: Work[T]) -> T:
         """See ``Database.read``."""
@@ -136,10 +158,13 @@ class PostgresDatabase:
 
     async def _shielded(self, work: Work[T], begin: str) -> T:
         """The work in a task of its own: a caller that is cancelled leaves no transaction open behind it."""
-        task = asyncio.create_task(self._attempts(work, begin))
+        return await asyncio.shield(self._run(self._attempts(work, begin)))
+
+    def _run(self, running: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        task = asyncio.create_task(running)
         self._running.add(task)
         task.add_done_callback(self._ended)
-        return await asyncio.shield(task)
+        return task
 
     def _ended(self, task: "asyncio.Task[Any]") -> None:
         self._running.discard(task)
@@ -147,12 +172,15 @@ class PostgresDatabase:
             # Retrieved here: a caller that was cancelled is no longer there to hear of it.
             task.exception()
 
-    async def _attempts(self, work: Work[T], begin: str) -> T:
+    async def _attempts(self, work: Work[T], begin: str, committed: Committed[T] | None = None) -> T:
         for attempt in range(1, ATTEMPTS + 1):
             committing = [False]
             try:
                 async with self._acquired() as connection:
-                    return await self._transaction(connection, work, begin, committing)
+                    result = await self._transaction(connection, work, begin, committing)
+                    if committed is not None and (safe := committed(result)) is not None:
+                        await self._flush(connection, safe)
+                    return result
             except _REJECTED as cause:
                 raise _refusal(cause) from cause
             except _FAILED as cause:
@@ -192,6 +220,24 @@ class PostgresDatabase:
                 await connection.execute("ROLLBACK")
             raise
         return result
+
+    async def _flush(self, connection: Any, safe: "asyncio.Future[None]") -> None:
+        """A commit that waits for the disk takes all before it along; this one has nothing else."""
+        failure = fault("the store was stopped")
+        try:
+            await connection.fetch(self._queries["flush"].text)
+        except _FAILED as cause:
+            # Raised as a Fault: the transaction was committed, and is not to be tried again.
+            failure = fault(f"Postgres: {type(cause).__name__}: {cause}")
+            connection.terminate()
+            raise failure from cause
+        else:
+            safe.set_result(None)
+        finally:
+            if not safe.done():
+                safe.set_exception(failure)
+                # Whoever waits is told; it is not a mistake that nobody may.
+                safe.exception()
 
     async def _drive(self, connection: Any, steps: Steps[T]) -> T:
         rows: Rows = ()

@@ -11,6 +11,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +22,7 @@ from gatekeeper.stores.database import (
     AskAll,
     AskEach,
     AskMany,
+    Done,
     Row,
     Rows,
     Script,
@@ -32,7 +34,7 @@ from gatekeeper.stores.database import (
     rejected,
 )
 from gatekeeper.stores.queries import Query, for_rows, for_sqlite
-from gatekeeper.stores.worker import Worker
+from gatekeeper.stores.worker import Then, Worker
 
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -56,8 +58,6 @@ OLDEST = (3, 35, 0)
 
 class SqliteDatabase:
     """See ``Database``. Cancelling a caller does not stop a transaction whose turn has come."""
-
-    flushes_apart = True
 
     def __init__(self, path: Path, checkpoint_commits: int, log_frames_max: int, read_only: bool = False) -> None:
         self._path = path
@@ -107,23 +107,50 @@ class SqliteDatabase:
         result = await self._writer.run(lambda: self._transaction(work))
         if durable:
             await self.flush()
+        self._committed()
+        return result
+
+    def begin(self, work: Work[T], done: Done[T], *, lasting: bool) -> None:
+        """See ``Database.begin``."""
+        if self._read_only:
+            raise fault("the database was opened for reading")
+
+        def then(result: T | None, failure: BaseException | None) -> None:
+            if failure is not None:
+                done(None, _translated(failure), None)
+                return
+            self._committed()
+            done(result, None, self._flushed() if lasting else None)
+
+        try:
+            self._writer.begin(lambda: self._transaction(work), then)
+        except RuntimeError as cause:
+            raise _translated(cause) from cause
+
+    async def flush(self) -> None:
+        """Returns when nothing can be lost of what was committed before this was called. Callers that wait at the same
+        moment share one fsync."""
+        # Shielded: others wait for the same.
+        await asyncio.shield(self._flushed())
+
+    def _flushed(self) -> "asyncio.Future[None]":
+        """Done when ``flush`` may return."""
+        flushing = self._flushing
+        if flushing is None:
+            flushing = asyncio.get_running_loop().create_future()
+            if self._lost is not None:
+                told = f"SQLite: {self._lost}; what was written since is not safe until the process is started again"
+                flushing.set_exception(fault(told))
+            else:
+                self._flushing = flushing
+                self._flusher.begin(self._sync, partial(_synced, flushing))
+        return flushing
+
+    def _committed(self) -> None:
         self._commits += 1
         if self._commits >= self._checkpoint_commits and (self._checkpoint is None or self._checkpoint.done()):
             self._commits = 0
             self._checkpoint = asyncio.create_task(self._copy_log())
-        return result
-
-    async def flush(self) -> None:
-        """See ``Database.flush``. Callers that wait at the same moment share one fsync."""
-        if self._lost is not None:
-            raise fault(f"SQLite: {self._lost}; what was written since is not safe until the process is started again")
-        if self._flushing is None:
-            self._flushing = self._flusher.run(self._sync)
-        try:
-            # Shielded: others wait for the same.
-            await asyncio.shield(self._flushing)
-        except OSError as cause:
-            raise fault(f"SQLite: {cause}") from cause
 
     async def read(self, work: Work[T]) -> T:
         """See ``Database.read``."""
@@ -244,16 +271,15 @@ class _Thread:
         """The job's result, on the thread. Raises Fault for what SQLite and the system raise."""
         try:
             return await self._worker.run(job)
-        except (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError) as cause:
-            raise rejected(f"SQLite: {cause}") from cause
-        except OverflowError as cause:
-            raise rejected("a number does not fit 64 bits") from cause
-        except (sqlite3.Error, OSError) as cause:
-            raise fault(f"SQLite: {cause}") from cause
-        except RuntimeError as cause:
-            if "closed" in str(cause):
-                raise fault("the store is closed") from cause
-            raise
+        except Exception as cause:
+            told = _translated(cause)
+            if told is cause:
+                raise
+            raise told from cause
+
+    def begin(self, job: Callable[[], T], then: Then[T]) -> None:
+        """See ``Worker.begin``: what SQLite and the system raise is told as it is."""
+        self._worker.begin(job, then)
 
     def transaction(self, work: Work[T], begin: str) -> T:
         """Runs the work; commits, or rolls back and raises."""
@@ -340,3 +366,32 @@ class _Thread:
             if sqlite3.complete_statement(statement):
                 self.connection.execute(statement)
                 statement = ""
+
+
+def _synced(flushing: "asyncio.Future[None]", _: None, failure: BaseException | None) -> None:
+    if flushing.cancelled():
+        return
+    if failure is None:
+        flushing.set_result(None)
+        return
+    flushing.set_exception(_translated(failure))
+    # Whoever waits is told; it is not a mistake that nobody may.
+    flushing.exception()
+
+
+def _translated(cause: BaseException) -> BaseException:
+    """As a Fault, where it is what SQLite and the system raise."""
+    told: Fault
+    match cause:
+        case sqlite3.IntegrityError() | sqlite3.DataError() | sqlite3.InterfaceError() | sqlite3.ProgrammingError():
+            told = rejected(f"SQLite: {cause}")
+        case OverflowError():
+            told = rejected("a number does not fit 64 bits")
+        case sqlite3.Error() | OSError():
+            told = fault(f"SQLite: {cause}")
+        case RuntimeError() if "closed" in str(cause):
+            told = fault("the store is closed")
+        case _:
+            return cause
+    told.__cause__ = cause
+    return told

@@ -7,16 +7,16 @@ which ``ThreadPoolExecutor`` takes three times as long for.
 import asyncio
 import threading
 from collections.abc import Callable
+from functools import partial
 from queue import SimpleQueue
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 T = TypeVar("T")
 
 
-class _Job(NamedTuple):
-    job: Callable[[], Any]
-    loop: asyncio.AbstractEventLoop
-    answer: "asyncio.Future[Any]"
+# What is called on the loop: with the result, or with what the job raised.
+Then: TypeAlias = Callable[[T | None, BaseException | None], None]
+_Job: TypeAlias = tuple[Callable[[], Any], asyncio.AbstractEventLoop, Callable[[Any, BaseException | None], None]]
 
 
 class Worker:
@@ -31,15 +31,18 @@ class Worker:
     def run(self, job: Callable[[], T]) -> "asyncio.Future[T]":
         """The job's result, or what it raised. A future that is cancelled before its turn has come is passed over.
         Raises RuntimeError when closed."""
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.begin(lambda: None if answer.cancelled() else job(), partial(_tell, answer))
+        return answer
+
+    def begin(self, job: Callable[[], T], then: Then[T]) -> None:
+        """The same without a future: ``then`` is called on the loop, without raising."""
         if self._closed:
             raise RuntimeError("the thread was closed")
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
             self._thread.start()
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[T] = loop.create_future()
-        self._jobs.put(_Job(job, loop, answer))
-        return answer
+        self._jobs.put((job, asyncio.get_running_loop(), then))
 
     async def close(self) -> None:
         """Waits for the jobs that were asked for."""
@@ -50,20 +53,19 @@ class Worker:
 
     def _work(self) -> None:
         while (found := self._jobs.get()) is not None:
-            if found.answer.cancelled():
-                continue
+            job, loop, then = found
             result: Any = None
             failure: BaseException | None = None
             try:
-                result = found.job()
-            except BaseException as raised:  # noqa: BLE001 - it is raised where the answer is awaited
+                result = job()
+            except BaseException as raised:  # noqa: BLE001 - it is told to whoever waits
                 failure = raised
             try:
-                found.loop.call_soon_threadsafe(_tell, found.answer, result, failure)
+                loop.call_soon_threadsafe(then, result, failure)
             except RuntimeError:
                 # The loop is gone, and with it whoever waited.
                 continue
-            del found, result, failure
+            del found, job, then, result, failure
 
 
 def _tell(answer: "asyncio.Future[Any]", result: Any, failure: BaseException | None) -> None:

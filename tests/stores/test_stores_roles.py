@@ -184,14 +184,6 @@ def test_many_readers_at_once_are_all_answered(with_store):
     with_store(body)
 
 
-def test_what_was_committed_is_flushed_on_demand(with_store, make):
-    async def body(store):
-        await store.hold(make.order("c1", make.line()))
-        await asyncio.gather(*(store._database.flush() for _ in range(3)))
-
-    with_store(body)
-
-
 def test_calls_recovered_long_ago_are_forgotten_and_their_records_stay(with_store, make, sql, store_url):
     later_ms = make.NOW_MS + 36 * DAY_MS
 
