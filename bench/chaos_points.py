@@ -20,12 +20,13 @@ from gatekeeper.clock import SystemClock
 from gatekeeper.errors import Fault, FaultKind
 from gatekeeper.ports import Extension, Progress, Settled, Settlement
 from gatekeeper.proxy.settle import Settler
-from gatekeeper.stores.database import AskAll, AskEach, AskMany, Database, Rows, Stamp, Step, Steps, Work
+from gatekeeper.stores.database import AskAll, AskEach, AskMany, Database, Done, Rows, Stamp, Step, Steps, Work
 from gatekeeper.stores.journal import FileJournal
 from gatekeeper.stores.lane import Lane
-from gatekeeper.stores.migrate import migrate
+from gatekeeper.stores.migrate import migrate, migrations
 from gatekeeper.stores.ops import ReleaseOp
 from gatekeeper.stores.postgres import PostgresDatabase
+from gatekeeper.stores.queries import for_postgres, for_sqlite
 from gatekeeper.stores.sqlite import SqliteDatabase
 from gatekeeper.stores.store import SqlStore
 
@@ -70,22 +71,27 @@ class LethalDatabase:
     def __init__(self, database: SqliteDatabase | PostgresDatabase, points: Points) -> None:
         self._database = database
         self._points = points
-        self.flushes_apart = database.flushes_apart
         self.read, self.report, self.close = database.read, database.report, database.close
 
     async def write(self, work: Work[T], *, durable: bool = True) -> T:
         """See ``Database``."""
-        apart = self.flushes_apart
-        result = await self._database.write(lambda: self._stepped(work()), durable=durable and not apart)
+        result = await self._database.write(lambda: self._stepped(work()), durable=durable)
         self._points.at(COMMITTED)
-        if durable and apart:
-            await self.flush()
         return result
 
-    async def flush(self) -> None:
+    def begin(self, work: Work[T], done: Done[T], *, lasting: bool) -> None:
         """See ``Database``."""
+
+        def then(result: T | None, failure: BaseException | None, safe: "asyncio.Future[None] | None") -> None:
+            if failure is None:
+                self._points.at(COMMITTED)
+            done(result, failure, None if safe is None else asyncio.ensure_future(self._flushed(safe)))
+
+        self._database.begin(lambda: self._stepped(work()), then, lasting=lasting)
+
+    async def _flushed(self, safe: "asyncio.Future[None]") -> None:
         self._points.at("before fsync")
-        await self._database.flush()
+        await safe
         self._points.at("after fsync")
 
     def _stepped(self, steps: Steps[T]) -> Steps[T]:
@@ -325,6 +331,9 @@ def examine(url: str, case: Case) -> tuple[list[str], list[str]]:
 def main() -> int:
     """Prints a JSON object: the points of each case, and what was wrong."""
     url = sys.argv[1]
+    # Read once here, and not again in each of some hundred processes.
+    migrations()
+    for_sqlite() if url.startswith("sqlite") else for_postgres()
     found = {case.name: examine(url, case) for case in CASES}
     wrong = [f"{name}: {said}" for name, (_, said_of) in found.items() for said in said_of]
     print(json.dumps({"points": {name: points for name, (points, _) in found.items()}, "wrong": wrong}))

@@ -64,6 +64,7 @@ class Connection(asyncio.Protocol):
         self._buffer = b""
         self._pieces: Iterator[bytes] = iter(())
         self._pause_s = 0.0
+        self._next: asyncio.Handle | None = None
         self._ending = ""
         self._busy = self._full = self._gone = False
 
@@ -108,6 +109,10 @@ class Connection(asyncio.Protocol):
                 connection.beat()
 
     def _answer(self, wish: Wish) -> None:
+        # Whoever asks again has all of the answer before, though it may not have been looked for its next piece yet.
+        if self._next is not None:
+            self._next.cancel()
+        self._done()
         state = self._state
         state.asked += 1
         state.in_flight += 1
@@ -161,9 +166,9 @@ class Connection(asyncio.Protocol):
         self._transport.write(piece)
         self._state.written += len(piece)
         if self._pause_s:
-            self._loop.call_later(self._pause_s, self.beat)
+            self._next = self._loop.call_later(self._pause_s, self.beat)
         elif not self._full:
-            self._loop.call_soon(self.beat)
+            self._next = self._loop.call_soon(self.beat)
 
     def _end(self) -> None:
         match self._ending:
@@ -190,7 +195,7 @@ class Connection(asyncio.Protocol):
         """It does."""
         self._full = False
         if self._busy and not self._pause_s:
-            self._loop.call_soon(self.beat)
+            self._next = self._loop.call_soon(self.beat)
 
 
 def _flood(mebibytes: int) -> Iterator[bytes]:

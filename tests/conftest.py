@@ -13,11 +13,38 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
-from fakes.cluster import Cluster, binaries, execute
+from fakes.cluster import Cluster, binaries, execute, in_memory
 
 from gatekeeper.clock import SystemClock
 
+TESTS = Path(__file__).resolve().parent
+# The files that take longest, in the order in which they are begun: a long one among the last would run alone while
+# the other process has nothing left. Beside the first, which is itself many processes, stand those that are few.
+LONG_FILES = (
+    "simulation/test_simulation_chaos.py",
+    "stores/test_stores_rolling.py",
+    "browser/test_browser_portal.py",
+    "house/test_house_tools.py",
+    "billing/test_billing_kill.py",
+    "cli/test_cli_siblings.py",
+    "billing/test_billing_month.py",
+    "browser/test_browser_dashboard.py",
+    "cli/test_cli_workers.py",
+    "web/test_web_kill.py",
+    "bench/test_bench_standing.py",
+    "simulation/test_simulation_calls.py",
+    "stores/test_stores_processes.py",
+)
 _numbers = itertools.count(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first. pytest-xdist hands files out in this order, told by --no-loadscope-reorder: by itself it begins
+    with those of most tests, and of the longest few have many."""
+    places = {TESTS / name: place for place, name in enumerate(LONG_FILES)}
+    if gone := [path.name for path in places if not path.is_file()]:
+        raise pytest.UsageError(f"LONG_FILES in tests/conftest.py names what is not there: {', '.join(gone)}")
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 def _database(dsn: str, name: str) -> str:
@@ -38,7 +65,7 @@ def postgres_server() -> Iterator[str]:
             pytest.fail(reason)
         pytest.skip(reason)
     # Nothing here must outlive the machine.
-    cluster = Cluster(found, "fsync=off", "full_page_writes=off")
+    cluster = Cluster(found, "fsync=off", "full_page_writes=off", "max_wal_size=128MB", within=in_memory())
     try:
         yield cluster.dsn
     finally:

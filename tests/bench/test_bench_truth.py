@@ -4,7 +4,7 @@ import asyncio
 import json
 import random
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -21,7 +21,8 @@ from bench.scale import World, judge, repeat
 from bench.soak import judge_memory, judge_rest, slope
 from bench.standing import Sample
 from bench.systems import System
-from bench.truthful import cut
+from bench.truthful import Connection as Answering
+from bench.truthful import State, cut
 
 WISHES = st.builds(
     Wish,
@@ -57,6 +58,40 @@ def test_an_answer_is_the_same_however_it_is_cut(wish: Wish, seed: int):
     assert b"".join(pieces) == bytes_of(wish)
     assert all(pieces)
     assert len(pieces) <= 61 * 20
+
+
+class _Reader:
+    """A transport whose other end reads everything at once."""
+
+    def __init__(self) -> None:
+        self.written = b""
+
+    def write(self, piece: bytes) -> None:
+        self.written += piece
+
+
+def test_a_provider_that_is_asked_again_at_once_counts_each_call_once():
+    reader, state = _Reader(), State("5")
+    body = Wish(1, Dialect.CHAT, stream=True, shape=0, pause_ms=1).body()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: {len(body)}\r\n\r\n"
+
+    async def until(true: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not true():  # noqa: ASYNC110 - it is the provider's own doing that is awaited
+                await asyncio.sleep(0)
+
+    async def asked() -> None:
+        provider = Answering(state)
+        provider.connection_made(reader)  # type: ignore[arg-type]
+        for count in range(1, 4):
+            provider.data_received(head.encode() + body)
+            # Whole, and its last piece was written just now.
+            await until(lambda count=count: reader.written.count(b"\r\n0\r\n\r\n") == count)
+        assert state.in_flight == 1
+        await until(lambda: state.in_flight == 0)
+
+    asyncio.run(asked())
+    assert state.asked == 3
 
 
 def test_the_units_of_an_answer_are_those_that_its_body_says():

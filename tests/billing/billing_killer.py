@@ -20,8 +20,9 @@ from fakes.proxies import FakeClock
 from gatekeeper.billers.paper import PaperBiller
 from gatekeeper.rules.billing import BatchState
 from gatekeeper.stores import SqlStore
-from gatekeeper.stores.migrate import migrate
+from gatekeeper.stores.migrate import migrate, migrations
 from gatekeeper.stores.postgres import PostgresDatabase
+from gatekeeper.stores.queries import for_postgres, for_sqlite
 from gatekeeper.stores.sqlite import SqliteDatabase
 
 # Longer than any lease: whoever comes next need not wait for it.
@@ -146,6 +147,9 @@ def forked(url, paper, number, at):
 
 def main(url, paper):
     assert METER
+    # Read once here, and not again in each of a hundred children.
+    migrations()
+    for_sqlite() if url.startswith("sqlite") else for_postgres()
     at = number = 0
     lived = False
     while not lived:

@@ -15,6 +15,8 @@ from pathlib import Path
 import asyncpg
 
 START_TIMEOUT_S = 30.0
+# Where Linux keeps files in memory, and what must be free there: a container may have no more than 64 MB of it.
+_MEMORY, _MEMORY_BYTES = Path("/dev/shm"), 1 << 30
 
 
 def binaries() -> Path | None:
@@ -29,6 +31,13 @@ def binaries() -> Path | None:
     return next((place for place in places if (place / "initdb").exists() and (place / "postgres").exists()), None)
 
 
+def in_memory() -> Path | None:
+    """A folder for a cluster that need not outlive the machine: making a database is writing hundreds of files."""
+    if not os.access(_MEMORY, os.W_OK) or shutil.disk_usage(_MEMORY).free < _MEMORY_BYTES:
+        return None
+    return _MEMORY
+
+
 def _someone() -> str:
     """Whom Postgres runs as: it refuses root."""
     if os.geteuid() != 0:
@@ -38,10 +47,11 @@ def _someone() -> str:
 
 
 class Cluster:
-    """A Postgres in a temporary folder, on a Unix socket only. ``settings`` are the server's, as ``fsync=off``."""
+    """A Postgres in a temporary folder, on a Unix socket only. ``settings`` are the server's, as ``fsync=off``;
+    ``within`` is where the folder is made, by default where temporary files are."""
 
-    def __init__(self, binaries: Path, *settings: str) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="gk-pg-"))
+    def __init__(self, binaries: Path, *settings: str, within: Path | None = None) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="gk-pg-", dir=within))
         self.dsn = f"postgresql://postgres@/postgres?host={self.folder}"
         who = _someone()
         self._run_as: dict[str, object] = {"cwd": self.folder}

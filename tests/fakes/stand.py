@@ -209,6 +209,13 @@ class Stand:
         return result
 
 
+async def _told_to_stop(front: TellingServer) -> None:
+    """uvicorn looks ten times a second whether it is to stop, and hundreds of tests would wait for its next look."""
+    await front.on_tick(0)
+    while not front.should_exit:  # noqa: ASYNC110 - whoever stops it is in another thread
+        await asyncio.sleep(0.01)
+
+
 async def _built(gateway: Gateway, plan: str) -> tuple[House, str]:
     """The gateway with its customer, and a key."""
     # A hash that takes no time: what the real one takes is tested in tests/people.
@@ -253,6 +260,7 @@ def running(
         bound = listen("127.0.0.1", 0)
         front = uvicorn_server(house.app, house.live.gateway.server)
         front.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
+        front.main_loop = lambda: _told_to_stop(front)  # type: ignore[method-assign]
         serving = asyncio.create_task(front.serve(sockets=[bound]))
         await front.up.wait()
         port = bound.getsockname()[1]

@@ -49,7 +49,6 @@ class Interrupted:
 
     def __init__(self, database, interrupt):
         self._database, self._interrupt = database, interrupt
-        self.flushes_apart = database.flushes_apart
 
     async def read(self, work):
         return await self._database.read(work)
@@ -283,8 +282,7 @@ BOUNDS = st.tuples(st.integers(-4_400, 0), st.integers(-4_400, 10))
 
 
 def check(url, make, sql, steps, bounds):
-    for table in TABLES:
-        sql(url, f"DELETE FROM {table}")
+    sql(url, *(f"DELETE FROM {table}" for table in TABLES))
 
     async def run():
         hands = Hands()
