@@ -10,8 +10,10 @@ from collections.abc import Mapping
 # The clock of both sides, in the payload as so many digits.
 STAMP_DIGITS = 19
 KEY_HEADER = "authorization"
-# Tells the provider what to send: ``flat N``, ``paced N`` or ``held N``; without it the answer is JSON.
+# Tells the provider what to send: ``flat N``, ``paced N``, ``held N`` or ``late N``; without it the answer is JSON.
 WISH_HEADER = "x-bench"
+# In the head of a late stream: the instant at which its request had come.
+CAME_HEADER = b"x-bench-came"
 
 _EVENT_START = (
     b'data: {"id":"chatcmpl-bench","object":"chat.completion.chunk","created":1760000000,"model":"gpt-4o-mini",'

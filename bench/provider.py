@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import random
 import re
 import sys
 import time
@@ -13,10 +14,12 @@ from typing import Any
 
 import uvloop
 
-from bench.payloads import JSON_BODY, WISH_HEADER, chunked, crc_of, event, tail
+from bench.payloads import CAME_HEADER, JSON_BODY, WISH_HEADER, chunked, crc_of, event, tail
 
 # One event every 10 ms on each stream: 200 streams make 20,000 events a second.
 PACE_S = 0.01
+# Before each event of a late stream and before its end, more or less: streams that began together must not stay so.
+LATE_S = 0.02
 _SLOTS = 10
 _SLOT_S = 0.001
 # Flat out: so many events in one write.
@@ -26,9 +29,13 @@ _JSON = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %
     JSON_BODY,
 )
 _STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+_LATE = _STREAM.replace(b"\r\n\r\n", b"\r\n%b: %%d\r\n\r\n" % CAME_HEADER)
 _LAST = b"0\r\n\r\n"
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 _WISH = re.compile(rb"(?i)\r\n" + WISH_HEADER.encode() + rb": *(\w+) +(\d+)")
+
+
+_CHANCE = random.Random(1)
 
 
 @cache
@@ -123,6 +130,10 @@ class Connection(asyncio.Protocol):
         if kind == b"held":
             self._transport.write(_STREAM + b"".join(chunked(event(number)) for number in range(count)))
             return
+        if kind == b"late":
+            self._crc, self._left = 0, count
+            self._later(_LATE % time.monotonic_ns())
+            return
         first = event(time.monotonic_ns())
         self._crc = zlib.crc32(first)
         self._left = count - 1
@@ -137,15 +148,32 @@ class Connection(asyncio.Protocol):
     def beat(self) -> bool:
         """The next event of a paced stream, or its end; whether there is more."""
         if self._left > 0:
-            sent = event(time.monotonic_ns())
-            self._crc = zlib.crc32(sent, self._crc)
-            self._transport.write(chunked(sent))
-            self._left -= 1
+            self._send()
             return True
         if self._left == 0:
-            finish = tail(0, usage=False).partition(b"data: [DONE]")[0]
-            self._transport.write(chunked(tail(zlib.crc32(finish, self._crc))) + _LAST)
+            self._finish()
         return False
+
+    def _later(self, head: bytes = b"") -> None:
+        self._loop.call_later(LATE_S * (0.75 + 0.5 * _CHANCE.random()), self._late, head)
+
+    def _late(self, head: bytes) -> None:
+        """The next event of a late stream, or its end."""
+        if self._left > 0:
+            self._send(head)
+            self._later()
+        elif self._left == 0:
+            self._finish()
+
+    def _send(self, head: bytes = b"") -> None:
+        sent = event(time.monotonic_ns())
+        self._crc = zlib.crc32(sent, self._crc)
+        self._transport.write(head + chunked(sent))
+        self._left -= 1
+
+    def _finish(self) -> None:
+        finish = tail(0, usage=False).partition(b"data: [DONE]")[0]
+        self._transport.write(chunked(tail(zlib.crc32(finish, self._crc))) + _LAST)
 
 
 async def _serve() -> None:

@@ -216,7 +216,15 @@ def _python_proxy(name: str, module: str) -> Starter:
     return start
 
 
-def _whole(rig: Rig, stack: ExitStack, name: str, database_url: str, runner: tuple[str, ...] = ()) -> System:
+def whole(
+    rig: Rig,
+    stack: ExitStack,
+    name: str,
+    database_url: str,
+    runner: tuple[str, ...] = (),
+    module: str = "gatekeeper.cli.main",
+) -> System:
+    """``gatekeeper serve`` with everything on, on an empty database. ``module`` is run with its words."""
     folder = rig.folder / name
     (folder / "plans").mkdir(parents=True)
     system = System(name, free_port(), database_url=database_url)
@@ -224,7 +232,7 @@ def _whole(rig: Rig, stack: ExitStack, name: str, database_url: str, runner: tup
     (folder / "gateway.toml").write_text(text)
     (folder / "plans" / "bench.toml").write_text(PLAN)
     system.key = asyncio.run(_make_key(folder / "gateway.toml"))
-    command = [sys.executable, *runner, "-m", "gatekeeper.cli.main", "serve", "--config", str(folder / "gateway.toml")]
+    command = [sys.executable, *runner, "-m", module, "serve", "--config", str(folder / "gateway.toml")]
     return spawn(rig, stack, system, command)
 
 
@@ -242,7 +250,7 @@ async def _make_key(config: Path) -> str:
 
 def start_whole_sqlite(rig: Rig, stack: ExitStack, runner: tuple[str, ...] = ()) -> System:
     """``gatekeeper serve`` with everything on, on a file. ``runner`` stands before ``-m gatekeeper``."""
-    return _whole(rig, stack, "whole-sqlite", f"sqlite:///{rig.folder / 'whole.sqlite'}", runner)
+    return whole(rig, stack, "whole-sqlite", f"sqlite:///{rig.folder / 'whole.sqlite'}", runner)
 
 
 def start_whole_postgres(rig: Rig, stack: ExitStack) -> System:
@@ -251,7 +259,7 @@ def start_whole_postgres(rig: Rig, stack: ExitStack) -> System:
     assert found is not None
     cluster = Cluster(found)
     stack.callback(cluster.stop)
-    system = _whole(rig, stack, "whole-postgres", cluster.dsn)
+    system = whole(rig, stack, "whole-postgres", cluster.dsn)
     system.beside = [int((cluster.folder / "cluster" / "postmaster.pid").read_text().split()[0])]
     return system
 
