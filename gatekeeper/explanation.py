@@ -15,6 +15,8 @@ from gatekeeper.money import amount_text, dollars_text, dollars_to_nano, plain, 
 from gatekeeper.ports import Attempt, Audit, Entry, Holding, UsageQuery, UsageRecord
 from gatekeeper.rules.charges import Counted, OverageStep, on_quota, overage_step
 from gatekeeper.rules.holds import HoldState
+from gatekeeper.rules.latches import is_latch, shown
+from gatekeeper.rules.limits import DOLLARS
 from gatekeeper.rules.prices import cost_nano, price_of
 from gatekeeper.rules.remeter import Again, Seen, estimated_tokens, read_again
 
@@ -109,7 +111,8 @@ def explain_call(
         "charge": dollars_text(charge_nano),
         "reading": _reading(record, units_micro, route, warnings),
         "steps": [_step(entry, gateway, warnings) for entry in entries],
-        "counted": [_counted(line) for entry in entries for line in entry.counted],
+        "counted": [_counted(line) for entry in entries for line in entry.counted if not is_latch(line.key)],
+        "closed": [_closed(line) for entry in entries for line in entry.counted if is_latch(line.key) and line.taken],
         "cost": _cost(entries, charge_nano, route, warnings),
         "overrun": units_text(max(entry.record.overrun_micro for entry in entries)),
         "history": _history(entries, holding),
@@ -159,6 +162,8 @@ def explain_hold(holding: Holding, now_ms: int) -> dict[str, Any]:
                 "amount": amount_text(key.dimension, amount),
             }
             for key, limit, amount in holding.held
+            # Nothing is held on a latch.
+            if not is_latch(key)
         ],
     }
 
@@ -271,6 +276,26 @@ def _counted(line: Counted) -> dict[str, Any]:
         "before": None if line.before is None else amount_text(dimension, line.before),
         "taken": amount_text(dimension, line.taken),
         "after": None if line.used is None else amount_text(dimension, line.used),
+    }
+
+
+def _closed(line: Counted) -> dict[str, Any]:
+    """A limit that the end of the call closed until the billing period turns, or that a correction opened again."""
+    dimension, window = shown(line.key)
+    limit = f"{line.limit} ({line.key.scope} {line.key.subject}, {dimension} per {window})"
+    # What it adds to what was reached before is what was missing to the cap; see ``latches.closing``.
+    at = None if line.used is None or line.taken < 0 else amount_text(dimension, line.used)
+    cap = "its cap" if at is None else f"its cap of {'$' if dimension == DOLLARS else ''}{at}"
+    said = f"reached {cap}: closed until the billing period turns"
+    return {
+        "limit": line.limit,
+        "scope": line.key.scope,
+        "subject": line.key.subject,
+        "dimension": dimension,
+        "window": window,
+        "cap": at,
+        "closed": line.taken > 0,
+        "said": f"{limit} {said if line.taken > 0 else 'did not reach its cap after all: open again'}",
     }
 
 

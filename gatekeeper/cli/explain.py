@@ -77,6 +77,8 @@ def _settled(told: Mapping[str, Any]) -> Iterator[str]:
     for line in told["counted"]:
         stood = "" if line["after"] is None else f" ({_plain(line['before'])} -> {_plain(line['after'])})"
         yield _row("counted", f"{_amount(line['taken'], line['dimension'])} on {_limit(line)}{stood}")
+    for line in told["closed"]:
+        yield _row("closed" if line["closed"] else "opened", line["said"])
     yield from _cost(told["cost"])
     if told["overrun"] != "0":
         yield _row("overrun", f"{grouped(told['overrun'])} units more than were held")

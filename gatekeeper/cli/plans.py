@@ -37,5 +37,6 @@ def _row(plan: Plan) -> tuple[str, ...]:
         then = f"${plain(plan.overage.dollars)} per {_PER.get(plan.overage.per, grouped(str(plan.overage.per)))}"
     elif quota is None or quota.cap is None:
         then = "-"
-    rate = next((grouped(units_text(rate.cap)) for rate in plan.rates if rate.per_ms == 60_000), "unlimited")
+    everybodys = [rate for rate in plan.rates if plan.named(rate) is None]
+    rate = next((grouped(units_text(rate.cap)) for rate in everybodys if rate.per_ms == 60_000), "unlimited")
     return (plan.id, plan.name, f"${grouped(plain(plan.monthly_price))}", included, then, rate)

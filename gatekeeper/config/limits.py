@@ -1,6 +1,7 @@
 """``[[limits]]`` and ``[[rates]]``, in gateway.toml (for everybody or one subject by name) and in plans.
 
-The rule: two limits that count the same thing for the same subject in the same way are a slip, and are said so.
+The rule: two limits that count the same thing for the same subject in the same way are a slip, and are said so. A plan
+is for whoever buys it: it may name what every customer has, as a route and a model, and nobody's own.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -26,6 +27,7 @@ from gatekeeper.rules.limits import (
     Window,
     parts_of,
     scope_named,
+    subjects_of,
 )
 
 limit_name = word(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", "1 to 64 letters, digits, '.', '_' or '-'")
@@ -82,7 +84,7 @@ def read_limits(top: Table, names: Names) -> tuple[tuple[DeclaredLimit, ...], tu
 
 
 def read_stock(table: Table, names: Names | None) -> DeclaredLimit:
-    """One entry of ``[[limits]]``; ``names`` None is that of a plan, which holds for each subject."""
+    """One entry of ``[[limits]]``; ``names`` None is that of a plan, whose routes ``check_routes`` knows later."""
     dimension, cap = _dimension(table)
     window = table.need("window", choice(Window), Window.DAY, 'as in "day" or "billing_period"')
     scope, subject = _whom(table, names)
@@ -104,13 +106,16 @@ def read_stock(table: Table, names: Names | None) -> DeclaredLimit:
 
 
 def read_rate(table: Table, names: Names | None) -> DeclaredRate:
-    """One entry of ``[[rates]]``. "unlimited" is for a named subject that the default should not hold back."""
+    """One entry of ``[[rates]]``. "unlimited" is for a named subject that the default should not hold back; ``names``
+    None is that of a plan, where it is no word: what a plan sells is a number."""
     dimension, cap = _dimension(table)
     span = table.take("per", choice(Per), Per.MINUTE)
     scope, subject = _whom(table, names)
-    exempt = cap is None and subject != EACH
+    exempt = cap is None and subject != EACH and names is not None
     if not cap and not exempt:
         hint = "take the [[rates]] away instead" if cap is None else 'a [[limits]] of 0 in the window "total" shuts out'
+        if cap is None and subject != EACH:
+            hint = "a number that is large enough; only gateway.toml takes a default away from a subject"
         key = dimension.partition(":")[0]
         table.file.complain((*table.path, key), "a rate limit is a number above 0", hint)
     rate = RateLimit(
@@ -168,6 +173,13 @@ def check_meter(table: Table, dimension: str, meters: Collection[str]) -> None:
         table.file.complain((*table.path, "meter"), message, suggest(name, meters) or known)
 
 
+def check_routes(table: Table, scope: Scoped, subject: str, routes: Collection[str]) -> None:
+    """Complain about a limit of a plan on a route that there is not."""
+    for part, one in zip(parts_of(scope), subjects_of(scope, subject), strict=True):
+        if part is Scope.ROUTE and one not in (EACH, *routes):
+            table.file.complain((*table.path, "subject"), f"there is no route {one!r}", suggest(one, routes))
+
+
 def _counts(each: DeclaredLimit | DeclaredRate) -> tuple[object, ...]:
     # A warning below a block is no slip: both may count the same.
     mode = each.limit.mode if isinstance(each.limit, StockLimit) else None
@@ -211,10 +223,6 @@ def _whom(table: Table, names: Names | None) -> tuple[Scoped, str]:
         return Scope.CUSTOMER, EACH
     if not table.has("subject"):
         return scope, EACH
-    if names is None:
-        hint = "a limit for one subject stands in gateway.toml"
-        table.file.complain((*table.path, "subject"), "a plan holds for each subject", hint, at_key=True)
-        return scope, EACH
     cell = table.cell("subject")
     return scope, EACH if cell is None else read_cell(cell, lambda cell: _subject(cell, scope, names), EACH)
 
@@ -243,7 +251,7 @@ def no_pair(written: str) -> str:
     return suggest(",".join(parts), pairs) or f"one of {' '.join(pairs)}"
 
 
-def _subject(cell: Cell, scope: Scoped, names: Names) -> str:
+def _subject(cell: Cell, scope: Scoped, names: Names | None) -> str:
     written = text(cell)
     if written == EACH:
         return EACH
@@ -260,10 +268,12 @@ def _subject(cell: Cell, scope: Scoped, names: Names) -> str:
     return EACH if found == [EACH, EACH] else written
 
 
-def _one_subject(cell: Cell, scope: Scope, names: Names) -> str:
+def _one_subject(cell: Cell, scope: Scope, names: Names | None) -> str:
     written = text(cell)
     if scope is Scope.GLOBAL:
         raise Wrong("the scope global has no subjects", "take it away: all calls count together", at_key=True)
+    if names is None:
+        return _of_everybody(cell, scope)
     known: Mapping[Scope, Collection[str]] = {Scope.ROUTE: names.routes, Scope.PLAN: names.plans}
     if scope in known:
         if written not in known[scope]:
@@ -271,3 +281,22 @@ def _one_subject(cell: Cell, scope: Scope, names: Names) -> str:
         return written
     shape: Callable[[Cell], str] = _UNDER if scope in UNDER_CUSTOMER else _MODEL if scope is Scope.MODEL else _ONE
     return shape(cell)
+
+
+def _of_everybody(cell: Cell, scope: Scope) -> str:
+    """A subject that a plan may name: one that whoever buys it may have."""
+    written = text(cell)
+    if scope is Scope.PLAN:
+        raise Wrong(
+            "a plan's limits hold for its own customers", 'write "each"; that of another plan stands in its file'
+        )
+    if scope in (Scope.CUSTOMER, Scope.KEY):
+        hint = "a limit for one of them by name stands in gateway.toml"
+        raise Wrong(f"a plan is for whoever buys it, so it names no {scope.value}", hint)
+    if scope in UNDER_CUSTOMER:
+        if "/" in written:
+            own = written.partition("/")[2]
+            hint = f'"{own}" is that of whichever customer; one customer\'s stands in gateway.toml'
+            raise Wrong(f"a plan is for whoever buys it, and {written!r} is one customer's", hint)
+        return _ONE(cell)
+    return _MODEL(cell) if scope is Scope.MODEL else limit_name(cell)

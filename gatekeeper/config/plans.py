@@ -17,7 +17,7 @@ from gatekeeper.config.limits import check_windows, complain_of_twins, read_rate
 from gatekeeper.config.reading import Cell, Table, TomlFile, Wrong
 from gatekeeper.diagnostics import Severity, suggest
 from gatekeeper.money import MICRO_PER_UNIT, Price, dollars_text, units_to_micro
-from gatekeeper.rules.declared import DeclaredLimit
+from gatekeeper.rules.declared import EACH, DeclaredLimit, DeclaredRate
 from gatekeeper.rules.limits import UNITS, Mode, Release, Scope, StockLimit, Window
 from gatekeeper.rules.plans import DISABLE, Example, Plan
 
@@ -104,6 +104,7 @@ def _plan(top: Table, plan_id: str) -> Plan:
     overage = top.take("overage", _overage, None)
     limits = [(table, read_stock(table, None)) for table in top.tables("limits")]
     rates = [(table, read_rate(table, None)) for table in top.tables("rates")]
+    declared: list[DeclaredLimit | DeclaredRate] = [*(each for _, each in limits), *(each for _, each in rates)]
     plan = Plan(
         id=plan_id,
         name=name,
@@ -120,6 +121,7 @@ def _plan(top: Table, plan_id: str) -> Plan:
         on_cancel=top.take("on_cancel", _on_cancel, None),
         # Stripe's bound, for trial_period_days.
         trial_days=top.take("trial_days", whole(0, 730), 0),
+        subjects=tuple((each.limit.name, each.subject) for each in declared if each.subject != EACH),
     )
     _overage_fits(top, quota, overage)
     # A wrong limit stands as a placeholder that could look like another one.

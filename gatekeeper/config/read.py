@@ -4,7 +4,7 @@ The rule: everything that is wrong in all of the files is said at once, in the o
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -12,7 +12,7 @@ from gatekeeper.config.budgets import with_budgets
 from gatekeeper.config.dotenv import read_dotenv
 from gatekeeper.config.gateway import Gateway
 from gatekeeper.config.kinds import text as text_kind
-from gatekeeper.config.limits import Names, check_meter, read_limits
+from gatekeeper.config.limits import Names, check_meter, check_routes, read_limits
 from gatekeeper.config.mail import read_mail, with_alerts
 from gatekeeper.config.notifications import read_notifications
 from gatekeeper.config.plans import check_on_cancel, read_plan, warn_of_dear_overage
@@ -24,6 +24,7 @@ from gatekeeper.config.stripe import read_stripe
 from gatekeeper.config.upstreams import read_upstreams
 from gatekeeper.config.variables import Variables
 from gatekeeper.diagnostics import Mistake, Mistakes, Severity, Source, Span
+from gatekeeper.rules.declared import EACH, DeclaredLimit, DeclaredRate, of_plan, rates_of_plan
 from gatekeeper.rules.plans import Plan
 from gatekeeper.rules.routing import Router
 from gatekeeper.wire.shapes import SHAPES, Shape, shape_of
@@ -102,7 +103,7 @@ def _gateway(
     names = Names({route.name for route in routes}, plans=frozenset(read), meters=meters)
     limits, rates = read_limits(top, names)
     limits = with_budgets(limits, variables, outside)
-    _check_plan_meters(plans, plan_files, meters)
+    _check_plan_limits(plans, plan_files, names)
     prices, costs = read_prices(top, upstreams), read_costs(top.table("costs"))
     notifications = read_notifications(top, variables, directory)
     mail = read_mail(top.table("mail"), variables, directory)
@@ -136,12 +137,19 @@ def _gateway(
     )
 
 
-def _check_plan_meters(plans: Mapping[str, Plan], files: Mapping[str, TomlFile], meters: frozenset[str]) -> None:
+def _check_plan_limits(plans: Mapping[str, Plan], files: Mapping[str, TomlFile], names: Names) -> None:
+    """What limits of plans name has to be in gateway.toml."""
     for plan_id, plan in plans.items():
-        counted = [("limits", number, limit.dimension) for number, limit in enumerate(plan.limits)]
-        counted += [("rates", number, rate.dimension) for number, rate in enumerate(plan.rates)]
-        for key, number, dimension in counted:
-            check_meter(Table(files[plan_id], (key, number), {}), dimension, meters)
+        declared: tuple[tuple[str, Sequence[DeclaredLimit | DeclaredRate]], ...] = (
+            ("limits", of_plan(plan)),
+            ("rates", rates_of_plan(plan)),
+        )
+        for key, entries in declared:
+            for number, each in enumerate(entries):
+                table = Table(files[plan_id], (key, number), {})
+                check_meter(table, each.limit.dimension, names.meters)
+                if each.subject != EACH:
+                    check_routes(table, each.limit.scope, each.subject, names.routes)
 
 
 def _usage_shapes(top: Table) -> tuple[Shape, ...]:

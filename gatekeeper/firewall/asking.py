@@ -122,9 +122,11 @@ class AsyncFirewall:
         return verdict
 
     async def _order(self, wish: Wish, endpoint: str | None, customer_id: str | None) -> tuple[Asked, HoldOrder]:
-        gateway, now_ms = self.house.live.gateway, self._clock.now_ms()
+        gateway = self.house.live.gateway
         routes = routes_of(gateway, endpoint)
         customer = await self._customer(gateway, customer_id)
+        # Not before a customer who is made here: his first call would stand in a billing period before his first.
+        now_ms = self._clock.now_ms()
         route = _taking(routes, wish, customer, endpoint or "", now_ms)
         if customer.disabled_ms is not None:
             raise Refusal(Code.CUSTOMER_DISABLED)

@@ -1,9 +1,15 @@
 """Limits that are used up, as the ledger said a moment ago: whoever calls on against one is answered without it.
 
 The rule: never a yes, and a no only where what was USED had reached the cap, which no call that ends can undo. It is
-for orders that meet the very same rows and caps and need no more than the one that was denied, so its Retry-After is
-true for them too; it is a second old at most, and forgotten with every change of the limits and every reset. A window
-that turns is another row.
+for orders that meet the very same rows and caps and need no more than the one that was denied; it is a second old at
+most, and forgotten with every change of the limits and every reset. A window that turns is another row.
+
+Of several limits that refuse it names the one that keeps the call out longest, as the ledger does, as far as the
+denials of that second tell, of whatever orders met the same row: what they say was used can only have grown.
+
+What it cannot know: what other calls have taken since, or hold, where no call was denied by it; and rates, which drain
+by the clock of the database. So a Retry-After from memory may still be the shorter one, where a limit beside it was
+used up within the second before. Whoever waits it asks the ledger, which names the other; nobody is let in by it.
 """
 
 from collections import OrderedDict
@@ -11,13 +17,16 @@ from typing import NamedTuple, TypeAlias
 
 from gatekeeper.clock import Clock
 from gatekeeper.config.gateway import Gateway
+from gatekeeper.errors import LimitState
 from gatekeeper.ports import HoldOrder
-from gatekeeper.rules.limits import CounterKey, Denied, Mode, Reason
+from gatekeeper.rules.latches import is_latch, known_as
+from gatekeeper.rules.limits import CounterKey, Denied, Mode, Reason, StockLine
 
 # Corrections of other processes, and what no notice tells.
 KNOWN_S = 1.0
 # About 10 MB.
 ORDERS_MAX = 5_000
+ROWS_MAX = 5_000
 
 _Met: TypeAlias = tuple[tuple[CounterKey, int | None, Mode], ...]
 
@@ -30,6 +39,14 @@ class _No(NamedTuple):
     at_s: float
 
 
+class _Row(NamedTuple):
+    """What was used and held on a row when a denial named it."""
+
+    used: int
+    held: int
+    at_s: float
+
+
 class Exhausted:
     """One for the process."""
 
@@ -37,13 +54,14 @@ class Exhausted:
         self._clock = clock
         self._gateway: Gateway | None = None
         self._said: OrderedDict[_Met, _No] = OrderedDict()
+        self._rows: OrderedDict[CounterKey, _Row] = OrderedDict()
 
     def no(self, order: HoldOrder, gateway: Gateway) -> Denied | None:
         """What the ledger would say; None where it has to be asked."""
         if not self._said:
             return None
         if gateway is not self._gateway:
-            self._said.clear()
+            self._forget()
             return None
         met = _met(order)
         said = self._said.get(met)
@@ -59,19 +77,53 @@ class Exhausted:
         if said.denied.retry_after_s is None and said.denied.limit.resets_ms is not None and least != said.least:
             # The other fits no window at all; this one may.
             return None
-        return _again(said.denied, order.now_ms)
+        return self._longest(_again(said.denied, order.now_ms), order, least)
 
     def saw(self, order: HoldOrder, gateway: Gateway, denied: Denied) -> None:
         """The ledger has denied an order that was made under these limits."""
-        if denied.reason not in (Reason.USED, Reason.CLOSED):
+        if denied.reason in (Reason.RATE, Reason.EXCEEDS_RATE):
             return
         if gateway is not self._gateway:
             # A call that began before a change comes late: the next one forgets what it has said.
-            self._said.clear()
+            self._forget()
             self._gateway = gateway
+        self._note(order, denied)
+        if denied.reason not in (Reason.USED, Reason.CLOSED):
+            return
         self._said[_met(order)] = _No(denied, _least(order), self._clock.monotonic_s())
         while len(self._said) > ORDERS_MAX:
             self._said.popitem(last=False)
+
+    def _forget(self) -> None:
+        self._said.clear()
+        self._rows.clear()
+
+    def _note(self, order: HoldOrder, denied: Denied) -> None:
+        """Keep what was used on the row that refused; none where two lines of the order look like it."""
+        rows = {line.key for line in order.stock if _is_of(line, denied)}
+        if len(rows) != 1:
+            return
+        key, now_s = rows.pop(), self._clock.monotonic_s()
+        before = self._rows.pop(key, None)
+        if before is not None and now_s - before.at_s < KNOWN_S and before.used > denied.limit.used:
+            # Answers may come in another order than they were given.
+            self._rows[key] = before
+            return
+        self._rows[key] = _Row(denied.limit.used, denied.limit.held, now_s)
+        while len(self._rows) > ROWS_MAX:
+            self._rows.popitem(last=False)
+
+    def _longest(self, denied: Denied, order: HoldOrder, least: tuple[int, ...]) -> Denied:
+        """That denial, or the one by another row of the order of which it is known that it keeps it out for longer."""
+        now_s = self._clock.monotonic_s()
+        for line, needed in zip(order.stock, least, strict=True):
+            row = self._rows.get(line.key)
+            if row is None or now_s - row.at_s >= KNOWN_S:
+                continue
+            other = _denied(line, row, needed, order.now_ms)
+            if other is not None and _wait(other) > _wait(denied):
+                denied = other
+        return denied
 
 
 def _met(order: HoldOrder) -> _Met:
@@ -82,9 +134,37 @@ def _least(order: HoldOrder) -> tuple[int, ...]:
     return tuple([line.amount(order.output_tokens_min) for line in order.stock])
 
 
+def _is_of(line: StockLine, denied: Denied) -> bool:
+    told, key = denied.limit, line.key
+    return (line.limit, key.scope, *known_as(key), line.cap, line.ends_ms) == (
+        *(told.name, told.scope, told.dimension, told.window),
+        *(told.cap, told.resets_ms),
+    ) and is_latch(key) is (denied.reason is Reason.CLOSED)
+
+
+def _denied(line: StockLine, row: _Row, needed: int, now_ms: int) -> Denied | None:
+    """What the ledger says of a line, where what was used alone keeps it out; see ``rules.budgets``."""
+    cap, key = line.cap, line.key
+    if line.mode is not Mode.BLOCK or cap is None or (row.used < cap and row.used + needed <= cap):
+        return None
+    reason = Reason.EXCEEDS_LIMIT if row.used < cap else Reason.CLOSED if is_latch(key) else Reason.USED
+    state = LimitState(line.limit, key.scope, *known_as(key), cap, row.used, row.held, line.ends_ms)
+    turns = line.ends_ms is not None and cap > 0 and needed <= cap
+    retry_s = _seconds(line.ends_ms, now_ms) if turns and line.ends_ms is not None else None
+    return Denied(reason, state, max(0, row.used + row.held + needed - cap), retry_s)
+
+
+def _wait(denied: Denied) -> float:
+    return float("inf") if denied.retry_after_s is None else denied.retry_after_s
+
+
+def _seconds(until_ms: int, now_ms: int) -> int:
+    return max(1, -(-(until_ms - now_ms) // 1000))
+
+
 def _again(denied: Denied, now_ms: int) -> Denied:
     """The same a little later: only the wait is shorter."""
     resets_ms = denied.limit.resets_ms
     if denied.retry_after_s is None or resets_ms is None:
         return denied
-    return denied._replace(retry_after_s=max(1, -(-(resets_ms - now_ms) // 1000)))
+    return denied._replace(retry_after_s=_seconds(resets_ms, now_ms))

@@ -108,13 +108,22 @@ def _near(limits: Iterable[D], subject_of: SubjectOf) -> Iterable[D]:
     return limits.meeting(subject_of) if isinstance(limits, Many) else limits
 
 
+def of_plan(plan: Plan) -> tuple[DeclaredLimit, ...]:
+    """What a plan limits beside its quota."""
+    return tuple(DeclaredLimit(limit, plan.named(limit) or EACH, Origin.PLAN) for limit in plan.limits)
+
+
+def rates_of_plan(plan: Plan) -> tuple[DeclaredRate, ...]:
+    """The rates of a plan."""
+    return tuple(DeclaredRate(rate, plan.named(rate) or EACH, origin=Origin.PLAN) for rate in plan.rates)
+
+
 def applying(limits: Iterable[DeclaredLimit], plan: Plan, subject_of: SubjectOf) -> tuple[DeclaredLimit, ...]:
     """The stock limits that one call meets: the plan's quota first, then the plan's limits, then ``limits``.
 
     ``subject_of`` gives the call's subject in a scope, None where it has none: then no limit of that scope applies.
     """
-    plans = (DeclaredLimit(limit, origin=Origin.PLAN) for limit in plan.limits)
-    found = _most_exact((*plans, *_near(limits, subject_of)), subject_of)
+    found = _most_exact((*of_plan(plan), *_near(limits, subject_of)), subject_of)
     quota = plan.quota
     return found if quota is None or subject_of(quota.scope) is None else with_quota(quota, found)
 
@@ -137,8 +146,7 @@ def _caps(each: DeclaredLimit, quota: DeclaredLimit) -> bool:
 
 def applying_rates(rates: Iterable[DeclaredRate], plan: Plan, subject_of: SubjectOf) -> tuple[DeclaredRate, ...]:
     """The rate limits that one call meets: the plan's first, then ``rates``."""
-    plans = (DeclaredRate(rate, origin=Origin.PLAN) for rate in plan.rates)
-    found = _most_exact((*plans, *_near(rates, subject_of)), subject_of)
+    found = _most_exact((*rates_of_plan(plan), *_near(rates, subject_of)), subject_of)
     return tuple(each for each in found if not each.exempt)
 
 

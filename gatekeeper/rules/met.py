@@ -33,11 +33,15 @@ class _Met:
     def __init__(self, limits: tuple[Any, ...], names: dict[Scoped, frozenset[str]], plan: Plan) -> None:
         # Kept, so that no other plan can have its identity.
         self.plan = plan
-        scopes = {*names, *(limit.scope for limit in plan.limits), *(rate.scope for rate in plan.rates)}
+        told = dict(names)
+        own: tuple[StockLimit | RateLimit, ...] = (*plan.limits, *plan.rates)
+        for limit in own:
+            named = plan.named(limit)
+            told[limit.scope] = told.get(limit.scope, frozenset()).union(() if named is None else (named,))
         if plan.quota is not None:
-            scopes.add(plan.quota.scope)
+            told.setdefault(plan.quota.scope, frozenset())
         self._limits = limits
-        self._told_apart = tuple((scope, names.get(scope, frozenset())) for scope in SCOPES if scope in scopes)
+        self._told_apart = tuple((scope, told[scope]) for scope in SCOPES if scope in told)
         self._found: dict[Likeness, tuple[Any, ...]] = {}
 
     def by(self, subject_of: SubjectOf, find: Find) -> tuple[Any, ...]:

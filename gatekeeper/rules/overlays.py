@@ -11,7 +11,17 @@ from enum import StrEnum
 from typing import TypeVar
 
 from gatekeeper.money import MICRO_PER_UNIT
-from gatekeeper.rules.declared import EACH, DeclaredLimit, DeclaredRate, Origin, Row, indexed, rank
+from gatekeeper.rules.declared import (
+    EACH,
+    DeclaredLimit,
+    DeclaredRate,
+    Origin,
+    Row,
+    indexed,
+    of_plan,
+    rank,
+    rates_of_plan,
+)
 from gatekeeper.rules.limits import Mode, RateLimit, Release, Scoped, StockLimit, Window
 from gatekeeper.rules.lines import NO_RESETS, Resets
 from gatekeeper.rules.plans import Plan
@@ -135,11 +145,8 @@ def standing(
         if plan.quota is not None:
             bought = DeclaredLimit(plan.quota, origin=Origin.PLAN)
             found.append(Standing(id_of(bought, plan_id), bought, plan_id=plan_id, quota=True))
-        beside: list[DeclaredLimit | DeclaredRate] = [
-            *(DeclaredLimit(limit, origin=Origin.PLAN) for limit in plan.limits),
-            *(DeclaredRate(rate, origin=Origin.PLAN) for rate in plan.rates),
-        ]
-        found += [Standing(id_of(each, plan_id), each, plan_id=plan_id) for each in beside]
+        found += [Standing(id_of(each, plan_id), each, plan_id=plan_id) for each in of_plan(plan)]
+        found += [Standing(id_of(each, plan_id), each, plan_id=plan_id) for each in rates_of_plan(plan)]
     found += _laid(limits, _of(Family.STOCK, overlays))
     found += _laid(rates, _of(Family.RATE, overlays))
     return sorted(found, key=_order)

@@ -26,7 +26,8 @@ class Example:
 class Plan:
     """What a customer bought. ``overage`` prices each unit above ``quota.cap`` where the quota's mode is OVERAGE.
 
-    ``limits`` and ``rates`` hold for each subject of their scope by itself.
+    ``limits`` and ``rates`` hold for each subject of their scope by itself; those that hold for some by name stand in
+    ``subjects``, as (name of the limit, subject).
     """
 
     id: str
@@ -45,6 +46,11 @@ class Plan:
     # What becomes of a customer whose subscription has ended: another plan, or DISABLE; None: [keys] default_plan.
     on_cancel: str | None = None
     trial_days: int = 0
+    subjects: tuple[tuple[str, str], ...] = ()
+
+    def named(self, limit: StockLimit | RateLimit) -> str | None:
+        """The subject that one of its limits or rates is for; None: each of its scope."""
+        return next((subject for name, subject in self.subjects if name == limit.name), None)
 
     def admits(self, units_micro: int) -> bool:
         """Whether so much use in one period can pass the quota."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from gatekeeper.money import dollars_to_nano
 from gatekeeper.rules.charges import Counted, on_quota
-from gatekeeper.rules.limits import Mode, StockLimit, Window
+from gatekeeper.rules.limits import Mode, Release, StockLimit, Window
 from gatekeeper.rules.plans import Plan
 from gatekeeper.rules.windows import DAY_MS, HOUR_MS, window_bounds
 
@@ -79,8 +79,10 @@ class Terms:
 
 
 def lead_ms(plans: Mapping[str, Plan]) -> int | None:
-    """How long before a first record its quota's window may have begun; None: at the beginning of all records."""
-    windows = {plan.quota.window for plan in plans.values() if plan.quota is not None}
+    """How long before a first record its quota's window may have begun, or the billing period that a quota waits for;
+    None: at the beginning of all records."""
+    quotas = [plan.quota for plan in plans.values() if plan.quota is not None]
+    windows = {Window.BILLING_PERIOD if _waits(quota) else quota.window for quota in quotas}
     if Window.TOTAL in windows:
         return None
     # A day with a change of clocks, a month of 31 days with one: and a little.
@@ -113,6 +115,8 @@ class Replay:
         self._fees: dict[int, tuple[int, int]] = {}
         # Refused calls of the latest instant: only a correction, which follows at once, asks for them.
         self._refused: tuple[int, set[str]] = (0, set())
+        # Of each billing period the windows in which a quota that waits for its end was used up.
+        self._closed: dict[int, set[tuple[str, int]]] = {}
         self._calls = self._refusals = self._cuts = 0
 
     def take(self, past: Past) -> None:
@@ -139,6 +143,7 @@ class Replay:
             units, counter.changed = 0, True
         if then.quota is not None:
             counter.used = max(0, before + units)
+            self._latch(past.started_ms, then.quota, key, counter.used)
         if not summed:
             return
         counter.summed += 1
@@ -179,9 +184,25 @@ class Replay:
 
     def _fee(self, started_ms: int, now: Plan | None, then: Plan) -> None:
         """The last plan in a period names its price."""
-        start_ms, _ = window_bounds(Window.BILLING_PERIOD, started_ms, anchor_ms=self._anchor_ms)
+        start_ms = self._period_ms(started_ms)
         fee_then = dollars_to_nano(then.monthly_price)
         self._fees[start_ms] = (fee_then if now is None else dollars_to_nano(now.monthly_price), fee_then)
+
+    def _period_ms(self, started_ms: int) -> int:
+        return window_bounds(Window.BILLING_PERIOD, started_ms, anchor_ms=self._anchor_ms)[0]
+
+    def _latch(self, started_ms: int, quota: StockLimit, window: tuple[str, int], used: int) -> None:
+        """What keeps a quota closed that waits for its billing period; see ``latches``. A correction may open it."""
+        if not _waits(quota) or not quota.cap:
+            return
+        closed = self._closed.setdefault(self._period_ms(started_ms), set())
+        if used >= quota.cap:
+            closed.add(window)
+        else:
+            closed.discard(window)
+
+    def _is_closed(self, started_ms: int, quota: StockLimit) -> bool:
+        return _waits(quota) and bool(self._closed.get(self._period_ms(started_ms)))
 
     def _refuses(self, past: Past, now: Plan | None, then: Plan, used: int, units: int) -> bool:
         """Whether the new quota is used up before the call. What its own quota admitted is not refused by one that is
@@ -195,12 +216,16 @@ class Replay:
             return False
         if now is not None and _no_tighter(quota, now.quota):
             return False
-        if used < quota.cap:
+        if used < quota.cap and not self._is_closed(past.started_ms, quota):
             self._cuts += used + units > quota.cap and past.started_ms >= self._terms.since_ms
             return False
         self._refused[1].add(past.call_id)
         self._refusals += past.started_ms >= self._terms.since_ms
         return True
+
+
+def _waits(quota: StockLimit) -> bool:
+    return quota.release is Release.BILLING_PERIOD
 
 
 def _same_window(one: StockLimit | None, other: StockLimit | None) -> bool:
@@ -210,4 +235,4 @@ def _same_window(one: StockLimit | None, other: StockLimit | None) -> bool:
 def _no_tighter(quota: StockLimit, own: StockLimit | None) -> bool:
     if own is None or own.mode not in (Mode.BLOCK, Mode.SOFT) or own.cap is None or quota.cap is None:
         return False
-    return _same_window(quota, own) and quota.cap >= own.cap
+    return _same_window(quota, own) and quota.cap >= own.cap and (_waits(own) or not _waits(quota))

@@ -4,6 +4,7 @@ from typing import Any
 
 from gatekeeper.money import plain, units_text
 from gatekeeper.ports import Customer, Key
+from gatekeeper.rules.declared import EACH
 from gatekeeper.rules.plans import Plan
 from gatekeeper.web.asked import PAGE_MAX, limit_of, only, take
 from gatekeeper.web.openapi import Endpoint
@@ -56,7 +57,14 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "overage_price": None if plan.overage is None else plain(plan.overage.dollars),
         "overage_per": None if plan.overage is None else plan.overage.per,
         "rates": [
-            {"dimension": rate.dimension, "cap": units_text(rate.cap), "per_ms": rate.per_ms} for rate in plan.rates
+            {
+                "scope": rate.scope,
+                "subject": plan.named(rate) or EACH,
+                "dimension": rate.dimension,
+                "cap": units_text(rate.cap),
+                "per_ms": rate.per_ms,
+            }
+            for rate in plan.rates
         ],
         "stripe_price": plan.stripe_price,
     }

@@ -14,6 +14,7 @@ from gatekeeper.errors import Code, Refusal
 from gatekeeper.meters import Meter
 from gatekeeper.money import amount_text, plain, units_text
 from gatekeeper.ports import Store
+from gatekeeper.rules.declared import EACH
 from gatekeeper.rules.limits import RateLimit, StockLimit
 from gatekeeper.rules.plans import Plan
 from gatekeeper.web.admin import plan_json
@@ -65,7 +66,7 @@ def whole_plan_json(plan: Plan) -> dict[str, Any]:
     return {
         **plan_json(plan),
         "clamp_output": plan.clamp_output,
-        "limits": [_limit(each) for each in plan.limits],
+        "limits": [{**_limit(each), "subject": plan.named(each) or EACH} for each in plan.limits],
         "downgrade": [list(chain) for chain in plan.downgrade],
         "on_cancel": plan.on_cancel,
         "trial_days": plan.trial_days,

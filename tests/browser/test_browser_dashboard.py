@@ -151,6 +151,28 @@ def test_a_stream_that_broke_comes_back(demo, open_page):
     expect(page.locator("[data-live-sign]")).to_have_text("live")
 
 
+def test_a_limit_of_two_scopes_is_written_wrongly_and_then_set(open_page, shoot):
+    page = open_page("/dashboard/budgets/new")
+    page.locator("#scope").select_option("user,model")
+    page.locator("#subject").fill("alice")
+    page.locator("#cap").fill("20")
+    page.locator("#dimension").select_option("requests")
+    page.locator("#release").select_option("billing_period")
+    page.locator("#name").fill("each-on-gpt")
+    page.get_by_role("button", name="Set the limit").click()
+    page.locator("#subject-error").wait_for()
+    assert "both with a comma" in page.locator("#subject-error").text_content()
+    shoot(page, "budget-pair-mistake")
+    # All that was chosen stands there still.
+    chosen = [page.locator(f"#{name}").input_value() for name in ("scope", "subject", "cap", "dimension", "release")]
+    assert chosen == ["user,model", "alice", "20", "requests", "billing_period"]
+    page.locator("#subject").fill("each, gpt-4o")
+    page.get_by_role("button", name="Set the limit").click()
+    page.get_by_role("heading", name="each-on-gpt").wait_for()
+    assert "requests of user,model each,gpt-4o" in " ".join(page.locator(".head").text_content().split())
+    shoot(page, "budget-pair")
+
+
 def test_somebody_who_changed_the_limit_meanwhile_is_not_overwritten(demo, open_page, shoot):
     page = open_page("/dashboard/budgets/new?scope=customer&subject=demo")
     page.locator("#cap").fill("100")

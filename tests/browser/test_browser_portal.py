@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import datetime as dt
 import re
 import threading
 from collections.abc import Iterator
@@ -160,7 +161,10 @@ def portal(browser, shop, person):
 def test_a_key_is_made_called_with_turned_and_revoked(shop, portal):
     page = portal("/keys")
     page.get_by_label("Name").fill("laptop")
+    last = (dt.datetime.now(dt.UTC).date() + dt.timedelta(days=90)).isoformat()
+    page.get_by_label("Last day").fill(last)
     page.get_by_role("button", name="Make the key").click()
+    assert f"until {last} 23:59 UTC" in " ".join(page.get_by_role("row").nth(1).inner_text().split())
     secret = page.locator("#secret").inner_text()
     headers = {"Authorization": f"Bearer {secret}"}
     assert httpx.post(f"{shop.url}/v1/chat/completions", json=CALL, headers=headers).status_code == 200

@@ -10,7 +10,7 @@ from fakes.past import MICRO, NOW_MS, customer, hold, metered, record, settle, s
 from gatekeeper.config import load_gateway
 from gatekeeper.meters import compile_meter
 from gatekeeper.meters.reading import Mark, Outcome
-from gatekeeper.ports import Attempt, Settlement
+from gatekeeper.ports import Attempt, Progress, Settlement
 from gatekeeper.rules.prices import cost_nano, price_of
 
 STREAM = (Path(__file__).resolve().parents[1] / "streams" / "openai_chat_usage.sse").read_bytes()
@@ -197,6 +197,76 @@ def test_a_recovery_and_its_correction_are_told_step_by_step(cli, call, store_ur
     assert (after["units"], after["charge"], after["warnings"]) == ("15", "0.01", [])
     assert [step["charge"] for step in after["steps"]] == ["0", "0.01"]
     assert after["history"][-1] == "the true settle came later: 15 units and $0.01 were added as a correction"
+
+
+DAILY = """
+[[limits]]
+name = "daily"
+units = 10
+window = "day"
+release = "billing_period"
+
+[[limits]]
+name = "spent"
+dollars = "0.00005"
+window = "day"
+release = "billing_period"
+"""
+CLOSED = "(customer ada, units per day) reached its cap of 10: closed until the billing period turns"
+
+
+def test_a_limit_that_the_call_closed_is_named_as_people_know_it(cli, gateway, store_url, monkeypatch):
+    path = gateway / "plans" / "starter.toml"
+    text = path.read_text()
+    path.write_text(text[: text.index("[[example]]")] + DAILY)
+    monkeypatch.setenv("DATABASE_URL", store_url)
+    plan = load_gateway(Path("gateway.toml"), {}).plans["starter"]
+    made = priced(metered("c1", "starter", METER, STREAM))
+
+    async def begun(store):
+        await hold(store, made, plan)
+
+    async def ended(store):
+        await settle(store, made, plan)
+
+    stored(store_url, begun)
+    shown = cli("explain", "c1").out
+    assert "  holds     1 of daily (customer ada, units per day)" in shown
+    assert "hit:" not in shown + cli("explain", "c1", "--json").out
+    stored(store_url, ended)
+    shown = cli("explain", "c1").out.splitlines()
+    assert [line.split(maxsplit=1)[1] for line in shown if line.startswith("  closed")] == [
+        f"daily {CLOSED}",
+        "spent (customer ada, dollars per day) reached its cap of $0.00005: closed until the billing period turns",
+    ]
+    assert "  counted   15 on daily (customer ada, units per day) (0 -> 15)" in shown
+    found = told(cli("explain", "c1", "--json"))
+    assert [(line["dimension"], line["window"], line["cap"]) for line in found["closed"]] == [
+        ("units", "day", "10"),
+        ("dollars", "day", "0.00005"),
+    ]
+    assert "hit:" not in json.dumps(found)
+
+
+def test_a_correction_below_the_cap_is_told_as_what_opens_it_again(cli, gateway, store_url, monkeypatch):
+    path = gateway / "plans" / "starter.toml"
+    text = path.read_text()
+    path.write_text(text[: text.index("[[example]]")] + DAILY.replace("units = 10", "units = 20"))
+    monkeypatch.setenv("DATABASE_URL", store_url)
+    plan = load_gateway(Path("gateway.toml"), {}).plans["starter"]
+    made = metered("c1", "starter", METER, STREAM)
+
+    async def lost(store):
+        await hold(store, made, plan)
+        await store.renew([Progress("c1", 21 * MICRO, output_seen=True)], NOW_MS + 1_000)
+        assert await store.recover(NOW_MS + 60_000, {"starter": plan}) == 1
+        await settle(store, made, plan)
+
+    stored(store_url, lost)
+    found = told(cli("explain", "c1", "--json"))
+    assert [(line["closed"], line["cap"]) for line in found["closed"]] == [(True, "20"), (False, None)]
+    shown = cli("explain", "c1").out.splitlines()
+    assert "  opened    daily (customer ada, units per day) did not reach its cap after all: open again" in shown
 
 
 def test_a_request_that_is_not_there_is_said(cli, call):

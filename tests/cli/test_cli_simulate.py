@@ -230,6 +230,75 @@ def test_another_price_quota_and_fee_are_charged_and_refused(cli, ledger, tried)
     assert "+$10" in cli("simulate", "--plans", "tried").out
 
 
+PAIRS = """
+[[limits]]
+scope = "user,model"
+subject = "each,gpt-4o"
+units = 100
+window = "day"
+release = "billing_period"
+[[limits]]
+scope = "customer,model"
+dollars = "0.01"
+window = "month"
+[[rates]]
+scope = "key,route"
+subject = "each,chat"
+requests = 1
+"""
+
+
+def test_limits_of_pairs_beside_the_quota_are_read_and_change_nothing(cli, ledger, tried, gateway, store_url):
+    """Also of calls that counted on pairs, and closed one: their charges are what they were."""
+    for name in ("free", "starter"):
+        path = gateway / "plans" / f"{name}.toml"
+        text = path.read_text()
+        path.write_text(text[: text.index("[[example]]")] + PAIRS)
+        (tried / f"{name}.toml").write_text(path.read_text())
+    plans = load_gateway(Path("gateway.toml"), {}).plans
+
+    async def body(store):
+        for customer_id, plan_id in (("ada", "free"), ("bob", "starter")):
+            who = {"customer_id": customer_id, "user_id": "ann", "started_ms": NOW_MS + 2 * DAY_MS}
+            one = record(f"{customer_id}-pairs", plan_id, 90 * MICRO, **who)
+            made = replace(one, ended_ms=one.started_ms + 900)
+            await hold(store, made, plans[plan_id])
+            await settle(store, replace(made, units_micro=100 * MICRO), plans[plan_id])
+
+    stored(store_url, body)
+    told = json.loads(cli("simulate", "--plans", "tried", "--json").out)
+    assert [(one["calls"], one["difference"], one["refused"]) for one in told["customers"]] == [(3, "0", 0)] * 2
+    assert [one["charge_then"] for one in told["customers"]] == ["0", "29.22"]
+    assert json.loads(cli("simulate", "--plans", "plans", "--json").out) == told
+
+
+def test_a_pair_that_names_somebody_in_a_plan_to_try_is_told_with_its_place(cli, ledger, tried):
+    path = tried / "free.toml"
+    path.write_text(path.read_text() + PAIRS.replace("each,gpt-4o", "ada/ann,gpt-4o"))
+    done = cli("simulate", "--plans", "tried")
+    assert (done.code, done.out) == (2, "")
+    assert "'ada/ann' is one customer's" in done.err
+    assert "tried/free.toml:" in done.err
+
+
+def test_a_quota_that_waits_for_the_billing_period_refuses_the_days_after(cli, ledger, tried):
+    changed(tried / "free.toml", "10_000", "9_000")
+    changed(tried / "free.toml", 'window = "month"', 'window = "day"')
+
+    def refused(*flags):
+        found = json.loads(cli("simulate", "--plans", "tried", "--json", "--customer", "ada", *flags).out)["total"]
+        return found["calls"], found["refused"], found["cut"]
+
+    # 9,000 on one day and 900 on the next: a day that opens again refuses nothing.
+    assert refused() == (2, 0, 0)
+    changed(tried / "free.toml", 'window = "day"', 'window = "day"\nrelease = "billing_period"')
+    assert refused() == (2, 1, 0)
+    # What was used before the first day that is looked at has closed it too.
+    assert refused("--since", "2026-06-16") == (1, 1, 0)
+    changed(tried / "free.toml", "9_000", "9_001")
+    assert refused() == (2, 0, 0)
+
+
 def test_customers_of_a_plan_are_moved_to_another(cli, ledger, tried):
     (tried / "free.toml").unlink()
     refused = cli("simulate", "--plans", "tried")

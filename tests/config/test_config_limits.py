@@ -6,7 +6,7 @@ from gatekeeper.config.gateway import Gateway
 from gatekeeper.config.plans import read_plan
 from gatekeeper.config.read import parse_gateway
 from gatekeeper.diagnostics import Mistakes
-from gatekeeper.rules.declared import DeclaredLimit, DeclaredRate
+from gatekeeper.rules.declared import DeclaredLimit, DeclaredRate, Origin, of_plan, rates_of_plan
 from gatekeeper.rules.limits import Mode, RateLimit, Scope, StockLimit, Window
 
 LEAST = """
@@ -145,6 +145,62 @@ def test_a_meter_that_no_route_has_is_a_mistake_in_a_plan_too():
     assert "did you mean 'images'?" in message
     rates = FREE + '[[rates]]\nunits = 3\nmeter = "x"\n'
     assert "no route has a meter 'x'" in refused("", plan=rates)
+
+
+NAMING = """
+monthly_price = 0
+[[limits]]
+scope = "user,model"
+subject = "each,gpt-4o"
+requests = 5
+window = "day"
+[[limits]]
+scope = "user,model"
+requests = 9
+window = "day"
+[[limits]]
+name = "bots"
+scope = "agent"
+subject = "crawler"
+dollars = "unlimited"
+window = "month"
+[[limits]]
+scope = "model"
+subject = "each"
+requests = 7
+window = "day"
+[[rates]]
+scope = "key,route"
+subject = "each,chat"
+units = 100
+"""
+
+
+def test_a_plan_names_what_every_customer_has():
+    plan = parse("", plan=NAMING).plans["free"]
+    assert [(each.limit.name, each.subject, each.origin) for each in of_plan(plan)] == [
+        ("user-model-each-gpt-4o-requests-day", "each,gpt-4o", Origin.PLAN),
+        ("user-model-requests-day", "each", Origin.PLAN),
+        ("bots", "crawler", Origin.PLAN),
+        ("model-requests-day", "each", Origin.PLAN),
+    ]
+    (rate,) = rates_of_plan(plan)
+    assert (rate.limit.name, rate.subject) == ("key-route-each-chat-units-per-minute", "each,chat")
+
+
+def test_a_route_that_a_plan_names_exists():
+    message = refused("", plan=NAMING.replace("each,chat", "each,chta"))
+    assert message.startswith("plans/free.toml:25:11: error: there is no route 'chta'")
+    assert "did you mean 'chat'?" in message
+    alone = FREE + '[[limits]]\nscope = "route"\nsubject = "chat"\nrequests = 1\nwindow = "day"\n'
+    assert parse("", plan=alone).plans["free"].subjects == (("route-chat-requests-day", "chat"),)
+    assert "there is no route 'images'" in refused("", plan=alone.replace('"chat"', '"images"'))
+
+
+def test_a_plan_that_names_the_same_twice_is_a_slip():
+    twice = NAMING + '[[limits]]\nname = "more"\nscope = "user,model"\nsubject = "each,gpt-4o"\n'
+    message = refused("", plan=twice + 'requests = 6\nwindow = "day"\n')
+    assert "another limit of this plan counts the requests of user,model 'each,gpt-4o' in the same time" in message
 
 
 def test_a_named_route_or_plan_exists():

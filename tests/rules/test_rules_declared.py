@@ -85,6 +85,16 @@ def test_a_default_of_the_plan_and_one_of_the_gateway_both_apply():
     assert names([limit("b", Scope.USER)], ALICE, plan) == ["a", "b"]
 
 
+def test_what_a_plan_names_beats_what_names_less_of_the_same_and_is_beaten_by_what_names_more():
+    mine = StockLimit("mine", Scope.USER, DOLLARS, Window.DAY, 5)
+    plan = Plan("pro", "Pro", Decimal(99), None, limits=(mine,), subjects=(("mine", "alice"),))
+    assert names([limit("default", Scope.USER)], ALICE, plan) == ["mine"]
+    assert names([limit("default", Scope.USER)], BOB, plan) == ["default"]
+    assert names([limit("own", Scope.USER, "acme/alice")], ALICE, plan) == ["own"]
+    # Naming as much, both hold.
+    assert names([limit("same", Scope.USER, "alice")], ALICE, plan) == ["mine", "same"]
+
+
 def test_an_unlimited_rate_takes_the_default_away_and_is_none_itself():
     default = RateLimit("default", Scope.USER, REQUESTS, 60_000_000)
     plan = Plan("pro", "Pro", Decimal(99), None, rates=(default,))

@@ -1,5 +1,6 @@
 """What is found once for many calls is what each of them would find alone."""
 
+from dataclasses import replace
 from decimal import Decimal
 
 from hypothesis import given, settings
@@ -26,11 +27,22 @@ stock_limits = st.builds(
 rate_limits = st.builds(RateLimit, st.just("rate"), scopes, st.sampled_from(["units", "requests"]), st.integers(0, 9))
 declared_limits = st.builds(DeclaredLimit, stock_limits, names, st.sampled_from([Origin.FILE, Origin.ADMIN]))
 declared_rates = st.builds(DeclaredRate, rate_limits, names, st.booleans())
+
+
+def plan_of(quota, limits, rates) -> Plan:
+    """Each of ``limits`` and ``rates`` comes with its subject."""
+    stock = [(replace(limit, name=f"limit-{number}"), subject) for number, (limit, subject) in enumerate(limits)]
+    speeds = [(replace(rate, name=f"rate-{number}"), subject) for number, (rate, subject) in enumerate(rates)]
+    named = tuple((each.name, subject) for each, subject in (*stock, *speeds) if subject != EACH)
+    only = {"limits": tuple(each for each, _ in stock), "rates": tuple(each for each, _ in speeds)}
+    return Plan("p", "P", Decimal(0), quota, subjects=named, **only)
+
+
 plans = st.builds(
-    lambda quota, limits, rates: Plan("p", "P", Decimal(0), quota, limits=tuple(limits), rates=tuple(rates)),
+    plan_of,
     st.none() | stock_limits,
-    st.lists(stock_limits, max_size=3),
-    st.lists(rate_limits, max_size=3),
+    st.lists(st.tuples(stock_limits, names), max_size=3),
+    st.lists(st.tuples(rate_limits, names), max_size=3),
 )
 subjects = st.builds(
     Subject,
@@ -59,6 +71,20 @@ def test_calls_that_share_what_was_found_meet_the_same_limits_as_alone(stock, ra
             assert met(limits, plan, subject.of) == tuple(each.limit for each in applying(stock, plan, subject.of))
             found = tuple(each.limit for each in applying_rates(rates, plan, subject.of))
             assert met_rates(speeds, plan, subject.of) == found
+
+
+def test_a_plan_that_names_a_model_tells_its_calls_apart_and_no_other_plans():
+    limit = StockLimit("one", Pair.USER_MODEL, "units", Window.DAY, 1)
+    plan = Plan("p", "P", Decimal(0), None, limits=(limit,), subjects=(("one", "each,gpt"),))
+    other = replace(plan, subjects=(("one", "each,other"),))
+    limits = ()
+    for _ in range(2):
+        for user in ("ann", "bob"):
+            caller = Subject("a", "p", "chat", 0, user_id=user, model="gpt")
+            assert met(limits, plan, caller.of) == (limit,)
+            assert met(limits, plan, replace(caller, model="other").of) == ()
+            assert met(limits, other, caller.of) == ()
+            assert met(limits, other, replace(caller, model="other").of) == (limit,)
 
 
 def test_a_list_that_grows_is_read_anew():

@@ -54,6 +54,28 @@ async def says_hi(asked: Asked, line: Line) -> None:
     await line.send(body)
 
 
+TEAM = """
+monthly_price = 9
+[[limits]]
+name = "strong-of-team"
+scope = "agent,model"
+subject = "each,gpt-4o"
+requests = 1
+window = "day"
+[[limits]]
+name = "others-of-team"
+scope = "agent,model"
+requests = 2
+window = "day"
+[[rates]]
+name = "crawlers"
+scope = "agent"
+subject = "crawler"
+requests = 1
+per = "hour"
+"""
+
+
 @pytest.fixture(scope="module")
 def stand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
     with running(tmp_path_factory.mktemp("pairs"), says_hi, routes=DECLARED, plans=PLANS) as found:
@@ -71,8 +93,8 @@ def done(answer: Answer, status: int = 200) -> dict[str, Any]:
     return found
 
 
-def customer(stand: Stand, name: str) -> str:
-    done(admin(stand, "POST", "/admin/customers", {"name": name, "id": name, "plan": "pro"}), 201)
+def customer(stand: Stand, name: str, plan: str = "pro") -> str:
+    done(admin(stand, "POST", "/admin/customers", {"name": name, "id": name, "plan": plan}), 201)
     return stand.make_key(name, may_assert=True)
 
 
@@ -125,6 +147,32 @@ def test_a_rate_of_a_pair_keeps_each_agent_to_its_own_on_each_model(stand):
     assert call(stand, key, agent="one").status == 429
     assert call(stand, key, "gpt-4o-mini", agent="one").status == 200
     assert call(stand, key, agent="two").status == 200
+
+
+def test_a_plan_limits_one_model_of_each_agent_by_its_name(tmp_path):
+    with running(tmp_path, says_hi, routes=ROUTES, plans={**PLANS, "plans/team.toml": TEAM}) as stand:
+        key = customer(stand, "team", "team")
+        assert [call(stand, key, agent="one").status for _ in range(2)] == [200, 402]
+        assert [call(stand, key, "gpt-4o-mini", agent="one").status for _ in range(3)] == [200, 200, 402]
+        assert call(stand, key, agent="two").status == 200
+        refused = call(stand, key, agent="one").error["limit"]
+        assert (refused["name"], refused["scope"], refused["cap"]) == ("strong-of-team", "agent,model", "1")
+        # An agent of that name, of whichever customer, is held back by the hour; nobody else is.
+        assert [call(stand, key, f"m{number}", agent="crawler").status for number in range(2)] == [200, 429]
+        # Another plan knows nothing of it.
+        other = customer(stand, "other")
+        assert [call(stand, other, agent="one").status for _ in range(2)] == [200, 200]
+        shown = done(admin(stand, "GET", "/admin/plans/team"))
+        assert [(row["name"], row["subject"]) for row in shown["limits"]] == [
+            ("strong-of-team", "each,gpt-4o"),
+            ("others-of-team", "each"),
+        ]
+        assert [(row["scope"], row["subject"]) for row in shown["rates"]] == [("agent", "crawler")]
+        assert budget(stand, "strong-of-team")["subject"] == "each,gpt-4o"
+        rows = done(admin(stand, "GET", "/admin/budgets?scope=agent,model&subject=team/one,gpt-4o"))["budgets"]
+        assert [(row["name"], row["state"]["used"]) for row in rows] == [("strong-of-team", "1")]
+        found = stand.run(stand.house.store.customer("team"))
+        assert well(stand, found.anchor_ms + 60_000)
 
 
 def test_an_operator_sets_a_pair_resets_it_and_takes_it_away(stand):

@@ -1,10 +1,12 @@
 """The portal as a customer's browser meets it: real server, real cookies, a real mail server."""
 
 import csv
+import datetime as dt
 import io
 import re
 from contextlib import contextmanager
 from dataclasses import replace
+from html import escape
 
 import httpx
 import pytest
@@ -148,6 +150,70 @@ def test_a_key_is_shown_once_calls_and_is_revoked(stand):
             return answer.status_code == 401
 
         stand.wait_until(refused)
+
+
+def key_named(stand, name):
+    return next((key for key in stand.run(stand.house.store.keys("acme")) if key.name == name), None)
+
+
+def test_a_key_with_a_last_day_says_until_when_and_is_refused_after_it(stand):
+    day = dt.datetime.now(dt.UTC).date() + dt.timedelta(days=30)
+    with signed_in(stand) as client:
+        made = post(client, "/portal/keys", name="trial", expires=day.isoformat())
+        secret = re.findall(r"gk_[A-Za-z0-9_]+", made.text)[0]
+        key = key_named(stand, "trial")
+        # All of its last day counts, UTC.
+        after = dt.datetime.combine(day, dt.time(), dt.UTC) + dt.timedelta(days=1)
+        assert key.expires_ms == int(after.timestamp() * 1000)
+        assert re.search(rf"until\s*<time[^>]*>{day} 23:59 UTC</time>", client.get("/portal/keys").text)
+        headers = {"Authorization": f"Bearer {secret}"}
+        assert httpx.post(f"{stand.url}/v1/chat/completions", json=CALL, headers=headers).status_code == 200
+        # It ends by the database's word, at the door of every process.
+        assert stand.run(stand.house.store.expire_key(key.id, 1))
+
+        async def refused():
+            async with httpx.AsyncClient() as caller:
+                answer = await caller.post(f"{stand.url}/v1/chat/completions", json=CALL, headers=headers)
+            return answer.status_code == 401
+
+        stand.wait_until(refused)
+        listed = client.get("/portal/keys").text
+        assert "expired" in listed and f"/portal/keys/{key.id}/rotate" not in listed
+
+
+def test_the_last_day_of_a_key_is_kept_when_it_is_rotated_and_today_is_one(stand):
+    today = dt.datetime.now(dt.UTC).date()
+    with signed_in(stand) as client:
+        assert "It is shown this once" in post(client, "/portal/keys", name="today", expires=today.isoformat()).text
+        (key,) = [key_named(stand, "today")]
+        assert "It is shown this once" in post(client, f"/portal/keys/{key.id}/rotate").text
+        both = [one.expires_ms for one in stand.run(stand.house.store.keys("acme")) if one.name == "today"]
+        assert both == [key.expires_ms] * 2
+        post(client, "/portal/keys", name="endless", expires="")
+        assert key_named(stand, "endless").expires_ms is None
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("1999-12-31", "would have expired already"),
+        ("2026-02-30", "a day, YYYY-MM-DD"),
+        ("tomorrow", "a day, YYYY-MM-DD"),
+        ("0001-01-01", "would have expired already"),
+        ("9999-12-31", "within ten years"),
+        ("<script>", "a day, YYYY-MM-DD"),
+    ],
+)
+def test_a_last_day_that_cannot_be_is_said_beside_its_field_and_no_key_is_made(stand, typed, said):
+    with signed_in(stand) as client:
+        answer = post(client, "/portal/keys", name="wrong", models="gpt-4o*", expires=typed)
+        assert answer.status_code == 400
+        (error,) = re.findall(r'id="expires-error">(.*?)</p>', answer.text, re.DOTALL)
+        assert said in error
+        # What was typed stays.
+        for value in ("wrong", "gpt-4o*", escape(typed)):
+            assert f'value="{value}"' in answer.text
+        assert key_named(stand, "wrong") is None
 
 
 def test_a_rotated_key_leaves_the_old_one_for_a_day(stand):

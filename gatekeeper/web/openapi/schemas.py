@@ -130,7 +130,7 @@ PLAN = {
     "when_exhausted": maybe(one_of(Mode)),
     "overage_price": maybe(MONEY),
     "overage_per": maybe(WHOLE),
-    "rates": many(obj({"dimension": TEXT, "cap": UNITS, "per_ms": WHOLE})),
+    "rates": many(obj({"scope": SCOPE, "subject": TEXT, "dimension": TEXT, "cap": UNITS, "per_ms": WHOLE})),
     "stripe_price": maybe(TEXT),
 }
 WHOLE_PLAN = {
@@ -141,6 +141,7 @@ WHOLE_PLAN = {
             {
                 "name": TEXT,
                 "scope": SCOPE,
+                "subject": TEXT,
                 "dimension": TEXT,
                 "cap": maybe(AMOUNT),
                 "window": maybe(TEXT),

@@ -1,8 +1,6 @@
 """One customer: limits as they stand, what was used, keys, subscription and invoices. Looked at here; changed in
 ``customers`` and by the keys' forms of this page. The rule: a key is shown once, in the answer that makes it."""
 
-import datetime as dt
-
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -17,7 +15,7 @@ from gatekeeper.rules.windows import DAY_MS
 from gatekeeper.web.gate import note
 from gatekeeper.web.pages.customers import customer_url
 from gatekeeper.web.pages.desk import Desk, is_asked_wrongly, seen_other
-from gatekeeper.web.pages.forms import NO_FORM, Form, read_form, words_of
+from gatekeeper.web.pages.forms import NO_FORM, Form, end_of_day_ms, read_form, words_of
 from gatekeeper.web.pages.series import day_series
 from gatekeeper.web.usage import period_bounds
 
@@ -204,17 +202,9 @@ async def limit_bars(desk: Desk, customer: Customer) -> list[LimitState]:
 
 def key_wish(form: Form) -> KeyWish:
     """What the form asks for. Raises Refusal."""
-    expires_ms = None
-    if form.get("expires"):
-        try:
-            day = dt.date.fromisoformat(form.get("expires"))
-        except ValueError as cause:
-            raise Refusal(Code.BAD_REQUEST, "When the key will expire is a day, YYYY-MM-DD.") from cause
-        # The whole of that day counts.
-        expires_ms = (day.toordinal() + 1 - dt.date(1970, 1, 1).toordinal()) * DAY_MS
     return KeyWish(
         name=form.get("name"),
-        expires_ms=expires_ms,
+        expires_ms=end_of_day_ms(form.get("expires")),
         routes=words_of(form.get("routes")),
         models=words_of(form.get("models")),
         user_id=form.get("user_id") or None,

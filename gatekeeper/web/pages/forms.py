@@ -1,13 +1,15 @@
 """Forms as they are shown again with their mistakes. The rule: what a person has typed
 is kept, and a mistake stands beside the field that it is about."""
 
+import datetime as dt
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from starlette.requests import Request
 
-from gatekeeper.errors import Refusal
+from gatekeeper.errors import Code, Refusal
+from gatekeeper.rules.windows import DAY_MS
 from gatekeeper.web.forms import form_of
 
 _SECRETS = frozenset({"csrf", "password"})
@@ -54,6 +56,17 @@ async def read_form(request: Request) -> Form:
     """The fields that were posted, blanks around them cut off. Raises Refusal."""
     fields = await form_of(request)
     return Form({name: value.strip() for name, value in fields.items() if name not in _SECRETS})
+
+
+def end_of_day_ms(text: str) -> int | None:
+    """The instant after a key's last day, UTC, all of which counts; None where nothing was typed. Raises Refusal."""
+    if not text:
+        return None
+    try:
+        day = dt.date.fromisoformat(text)
+    except ValueError as cause:
+        raise Refusal(Code.BAD_REQUEST, "When the key will expire is a day, YYYY-MM-DD.") from cause
+    return (day.toordinal() + 1 - dt.date(1970, 1, 1).toordinal()) * DAY_MS
 
 
 def words_of(text: str) -> list[str] | None:

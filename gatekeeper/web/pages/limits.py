@@ -2,7 +2,7 @@
 state that it was made of (as If-Match does); where somebody else has changed it since, nothing is overwritten, and the
 page shows both."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -11,9 +11,21 @@ from starlette.responses import Response
 
 from gatekeeper.errors import Code, LimitState, Refusal
 from gatekeeper.money import amount_text
-from gatekeeper.overlays import Change, Wish
+from gatekeeper.overlays import Change, Wish, whole_shape
 from gatekeeper.rules.declared import EACH, is_one
-from gatekeeper.rules.limits import DOLLARS, REQUESTS, SCOPES, UNITS, Mode, StockLimit, Window, scope_named
+from gatekeeper.rules.latches import mistake
+from gatekeeper.rules.limits import (
+    DOLLARS,
+    REQUESTS,
+    SCOPES,
+    UNITS,
+    Mode,
+    RateLimit,
+    Release,
+    StockLimit,
+    Window,
+    scope_named,
+)
 from gatekeeper.rules.overlays import Standing
 from gatekeeper.web.budgets import found_limits, limit_states, parse_cap
 from gatekeeper.web.gate import note
@@ -24,7 +36,9 @@ SHOWN_MAX = 300
 HERE = "/dashboard/budgets"
 _FIELDS = (
     ("cap", r"^cap|above 0"),
-    ("subject", r"^subject|^There is no|^A (user|agent) is|no subjects|must say"),
+    ("scope", r"^scope|no pair of scopes"),
+    ("release", r"^release|or release"),
+    ("subject", r"^subject|^There is no|^A [a-z,]+ is named|no subjects|must say|counts pairs"),
     ("window", r"window|per_ms|zone"),
     ("dimension", r"^dimension"),
     ("mode", r"mode"),
@@ -35,16 +49,24 @@ _MODES = (
     (Mode.SOFT.value, "a cheaper model first, then refuse"),
     (Mode.WARN.value, "only warn"),
 )
+_WAITS = Release.BILLING_PERIOD
+_RELEASES = (
+    (Release.WINDOW.value, "when its window turns"),
+    (Release.BILLING_PERIOD.value, "when the billing period turns"),
+)
+_SCOPES = tuple((each.value, each.value.replace(",", " and ")) for each in SCOPES)
 # How a rate is chosen among the windows.
 _RATES = {"per_second": 1_000, "per_minute": 60_000, "per_hour": 3_600_000}
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A limit as it is listed: ``state`` for the one subject that it counts, None where it counts each by itself."""
+    """A limit as it is listed: ``bar`` for the one subject that it counts, None where it counts each by itself.
+    ``closed_ms`` is until when it stays closed because its cap was hit."""
 
     standing: Standing
     bar: LimitState | None
+    closed_ms: int | None = None
 
     @property
     def url(self) -> str:
@@ -83,7 +105,7 @@ class LimitPages:
             said=said,
             scope=scope,
             subject=subject,
-            scopes=[("", "all scopes"), *((each.value, each.value) for each in SCOPES)],
+            scopes=[("", "all scopes"), *_SCOPES],
             more=len(found) > SHOWN_MAX,
         )
 
@@ -121,6 +143,7 @@ class LimitPages:
                 cap=parse_cap(dimension, form.get("cap").replace(",", "") or None),
                 mode=None if is_rate else form.get("mode") or None,
                 name=form.get("name") or None,
+                release=None if is_rate else form.get("release") or None,
             )
             after = await self._desk.limits.change(name, change, tag=form.get("tag") or None)
         except Refusal as refusal:
@@ -149,8 +172,9 @@ class LimitPages:
     async def reset(self, request: Request) -> Response:
         """Begin the count of one subject anew."""
         form, name = await read_form(request), request.path_params["limit_id"]
+        subject = _subject(form, self._desk.limits.find(name).scope)
         try:
-            key = await self._desk.limits.reset(name, form.get("subject") or None, form.get("reason"))
+            key = await self._desk.limits.reset(name, subject or None, form.get("reason"))
         except Refusal as refusal:
             if not is_asked_wrongly(refusal):
                 raise
@@ -164,7 +188,8 @@ class LimitPages:
     ) -> Response:
         found = self._desk.limits.find(request.path_params["limit_id"])
         (row,) = await self._rows([found], None)
-        usual = {"cap": _cap_text(found), "mode": _mode_of(found), "name": found.declared.limit.name}
+        limit = found.declared.limit
+        usual = {"cap": _cap_text(found), "mode": _mode_of(found), "name": limit.name, "release": _release_of(found)}
         filled = Form(usual) if form is None else Form({**usual, **form.values}, form.errors, form.said, form.hint)
         return self._desk.answer(
             request,
@@ -175,7 +200,9 @@ class LimitPages:
             modes=_MODES,
             is_stale=is_stale,
             now=usual,
-            is_stock=isinstance(found.declared.limit, StockLimit),
+            is_stock=isinstance(limit, StockLimit),
+            releases=_RELEASES if may_wait(limit) else (),
+            shape=whole_shape(found.scope),
             is_each=not is_one(found.scope, found.declared.subject),
         )
 
@@ -188,7 +215,7 @@ class LimitPages:
             "budget_new.html",
             status,
             form=form,
-            scopes=[each.value for each in SCOPES],
+            scopes=_SCOPES,
             dimensions=[DOLLARS, UNITS, REQUESTS, *meters],
             windows=[
                 *windows,
@@ -196,11 +223,15 @@ class LimitPages:
                 *((name, name.replace("_", " ") + " (rate)") for name in _RATES),
             ],
             modes=_MODES,
+            releases=_RELEASES,
         )
 
     async def _rows(self, found: list[Standing], subject: str | None) -> list[Row]:
         states = await limit_states(self._desk.limits, self._desk.store, found, self._desk.clock.now_ms(), subject)
-        return [Row(each, _bar(each, state)) for each, state in zip(found, states, strict=True)]
+        return [
+            Row(each, _bar(each, state), None if state is None else state.get("closed_until_ms"))
+            for each, state in zip(found, states, strict=True)
+        ]
 
 
 def _bar(found: Standing, state: dict[str, Any] | None) -> LimitState | None:
@@ -233,16 +264,32 @@ def _wish(form: Form) -> Wish:
     cap = form.get("cap").replace(",", "").removeprefix("$")
     if not cap:
         raise Refusal(Code.BAD_REQUEST, 'cap is missing; "unlimited" is the word for none.')
+    release = form.get("release")
+    if is_rate and release == Release.WINDOW:
+        # What the field says where nobody has touched it.
+        release = ""
     return Wish(
         scope=form.get("scope"),
         dimension=dimension,
         cap=parse_cap(dimension, cap),
-        subject=form.get("subject") or EACH,
+        subject=_subject(form, form.get("scope")) or EACH,
         window=None if is_rate else window,
         per_ms=_RATES.get(window),
         mode=None if is_rate else form.get("mode") or None,
         name=form.get("name") or None,
+        release=release or None,
     )
+
+
+def _subject(form: Form, scope: str) -> str:
+    """For whom; the blank that people put behind a comma is no part of a name."""
+    parts = form.get("subject").split(",", 1) if "," in scope else [form.get("subject")]
+    return ",".join(part.strip() for part in parts)
+
+
+def may_wait(limit: StockLimit | RateLimit) -> bool:
+    """Whether a limit may stay closed until the billing period turns, in one mode or another."""
+    return isinstance(limit, StockLimit) and mistake(replace(limit, mode=Mode.BLOCK, release=_WAITS)) is None
 
 
 def _cap_text(found: Standing) -> str:
@@ -254,6 +301,11 @@ def _mode_of(found: Standing) -> str:
     return limit.mode.value if isinstance(limit, StockLimit) else Mode.BLOCK.value
 
 
+def _release_of(found: Standing) -> str:
+    limit = found.declared.limit
+    return limit.release.value if isinstance(limit, StockLimit) else Release.WINDOW.value
+
+
 def _shown(found: Standing) -> dict[str, str]:
     limit = found.declared.limit
     return {
@@ -263,4 +315,5 @@ def _shown(found: Standing) -> dict[str, str]:
         "dimension": limit.dimension,
         "cap": _cap_text(found),
         "mode": _mode_of(found),
+        "release": _release_of(found),
     }

@@ -7,15 +7,18 @@ from starlette.responses import Response
 from gatekeeper.accounts import KeyWish
 from gatekeeper.errors import Code, Refusal
 from gatekeeper.ports import Customer
+from gatekeeper.rules.windows import DAY_MS
 from gatekeeper.web.gate import PORTAL, note
 from gatekeeper.web.pages.customer import KEYS_SHOWN
 from gatekeeper.web.pages.desk import is_asked_wrongly, seen_other
-from gatekeeper.web.pages.forms import NO_FORM, Form, words_of
+from gatekeeper.web.pages.forms import NO_FORM, Form, end_of_day_ms, words_of
 from gatekeeper.web.portal.desk import PortalDesk
 from gatekeeper.web.portal.forms import typed
 
 _GRACE_HOURS = 24
-_FIELDS = (("models", r"^models"), ("name", r"^name"))
+_FIELDS = (("models", r"^models"), ("expires", r"expire"), ("name", r"^name"))
+# A later day is a slip of the pen: whoever means for ever leaves it empty.
+_ENDS_DAYS_MAX = 3_660
 
 
 class Keys:
@@ -29,12 +32,12 @@ class Keys:
         return await self._page(request, await self._portal.customer(request), NO_FORM)
 
     async def create(self, request: Request) -> Response:
-        """``name``, ``models``; the page that answers shows the key, this once."""
+        """``name``, ``models``, ``expires`` (its last day); the page that answers shows the key, this once."""
         customer, accounts = await self._portal.customer(request), self._portal.desk.accounts
         _, form = await typed(request)
         try:
             await accounts.check_room(customer.id)
-            wish = KeyWish(name=form.get("name"), models=words_of(form.get("models")))
+            wish = KeyWish(form.get("name"), self._expires_ms(form), models=words_of(form.get("models")))
             made = await accounts.create_key(customer.id, wish)
         except Refusal as refusal:
             if not is_asked_wrongly(refusal):
@@ -60,6 +63,12 @@ class Keys:
             raise Refusal(Code.NOT_FOUND, f"There is no key {key_id[:64]!r}.")
         await self._portal.desk.accounts.revoke_key(key_id)
         return seen_other(f"{PORTAL}/keys", done="revoked")
+
+    def _expires_ms(self, form: Form) -> int | None:
+        expires_ms = end_of_day_ms(form.get("expires"))
+        if expires_ms is not None and expires_ms > self._portal.desk.clock.now_ms() + _ENDS_DAYS_MAX * DAY_MS:
+            raise Refusal(Code.BAD_REQUEST, "A key expires within ten years, or never: then leave the day empty.")
+        return expires_ms
 
     async def _page(
         self, request: Request, customer: Customer, form: Form, status: int = 200, secret: str | None = None

@@ -187,6 +187,17 @@ def test_a_limit_is_set_changed_reset_and_taken_away(stand, admin):
         ({"dimension": "apples"}, "dimension", "dimension is one of"),
         ({"window": "year"}, "window", "window"),
         ({"name": "quota"}, "name", "name is"),
+        ({"scope": "model,user"}, "scope", "write 'user,model'"),
+        ({"scope": "moon"}, "scope", "scope is one of"),
+        ({"scope": "user,model", "subject": "alice"}, "subject", "both with a comma"),
+        ({"scope": "user,model", "subject": "nobody/ann,gpt-4o"}, "subject", "There is no customer"),
+        ({"scope": "route,model", "subject": "chatt,gpt-4o"}, "subject", "There is no route"),
+        ({"scope": "user,key", "subject": "acme/a b,each"}, "subject", "no name of a user"),
+        ({"scope": "route,model", "subject": "", "release": "billing_period"}, "release", "has no customer"),
+        ({"window": "month", "release": "billing_period"}, "release", "per hour or day"),
+        ({"mode": "warn", "release": "billing_period"}, "release", "never closes"),
+        ({"window": "per_hour", "release": "billing_period"}, "release", "A rate limit has no"),
+        ({"release": "never"}, "release", "release is one of"),
     ],
 )
 def test_a_limit_that_cannot_be_is_refused_beside_its_field(admin, fields, at, said):
@@ -201,6 +212,63 @@ def test_a_limit_that_cannot_be_is_refused_beside_its_field(admin, fields, at, s
     html = admin.refused("/dashboard/budgets/new", 400, **{**typed, **fields})
     error = re.search(rf'id="{at}-error">(.*?)</p>', html, re.DOTALL)
     assert error is not None and said in words(error[1]), words(html)
+    # Nothing that was typed is lost.
+    for name, value in {**typed, **fields}.items():
+        if name in ("subject", "cap", "name"):
+            assert f'value="{value}"' in html
+        elif f'<option value="{value}"' in html:
+            assert f'<option value="{value}" selected>' in html
+
+
+def test_a_limit_of_two_scopes_is_set_shown_reset_and_waits_for_the_billing_period(stand, admin):
+    stand.run(stand.house.accounts.create_customer("Paired", customer_id="paired", plan_id="pro"))
+    key = stand.make_key("paired")
+    new = admin.read("/dashboard/budgets/new")
+    assert '<option value="user,model">user and model</option>' in new and "acme/ann,gpt-4o" in words(new)
+    typed = {"scope": "customer,model", "cap": "1", "dimension": "requests", "window": "day", "mode": "block"}
+    at = admin.done(
+        "/dashboard/budgets/new", subject="paired, gpt-4o", name="pair", release="billing_period", **typed
+    ).split("?")[0]
+    shown = admin.read(at)
+    assert "requests of customer,model paired,gpt-4o" in words(shown)
+    assert '<option value="billing_period" selected>' in shown and "closed" not in words(shown)
+    answered = ask(stand.url, request(key, chat()))
+    assert answered.status == 200
+    refused = ask(stand.url, request(key, chat()))
+    assert (refused.status, refused.error["limit"]["name"]) == (402, "pair")
+    assert "closed Its cap was hit" in words(admin.read(at))
+    assert "closed" in words(admin.read("/dashboard/budgets?scope=customer,model&subject=paired,gpt-4o"))
+    told = words(admin.read(f"/dashboard/requests/{answered.header('x-gatekeeper-call-id')}"))
+    assert "pair (customer,model paired,gpt-4o, requests per day) reached its cap of 1: closed until the" in told
+    assert "hit:" not in told
+    admin.done(f"{at}/reset", reason="asked for")
+    assert "closed" not in words(admin.read(at))
+    tag = re.search(r'name="tag" value="([^"]+)"', admin.read(at))
+    assert tag is not None
+    wrong = admin.refused(at, 400, cap="1", mode="warn", name="pair", release="billing_period", tag=tag[1])
+    assert "never closes" in words(wrong) and 'id="release-error"' in wrong
+    admin.done(at, cap="5", mode="block", name="pair", release="window", tag=tag[1])
+    assert '<option value="window" selected>' in admin.read(at)
+    each = admin.done("/dashboard/budgets/new", subject="each,o1", name="each-pair", release="window", **typed)
+    page = words(admin.read(each.split("?")[0]))
+    assert "Written as the customer,the model" in page
+    wrong = admin.refused(f"{each.split('?')[0]}/reset", 400, subject="paired", reason="")
+    assert 'id="subject-error"' in wrong and "must say which" in words(wrong)
+    admin.done(f"{each.split('?')[0]}/reset", subject="paired, o1", reason="")
+    for one in (at, each.split("?")[0]):
+        fresh = re.search(r'name="tag" value="([^"]+)"', admin.read(one))
+        assert fresh is not None
+        admin.done(f"{one}/remove", tag=fresh[1])
+
+
+def test_a_rate_of_two_scopes_needs_no_word_on_when_it_opens(admin):
+    typed = {"scope": "key,route", "subject": "each,chat", "cap": "9", "dimension": "requests", "window": "per_hour"}
+    at = admin.done("/dashboard/budgets/new", name="rate-pair", mode="block", release="window", **typed).split("?")[0]
+    html = admin.read(at)
+    assert 'name="release"' not in html
+    fresh = re.search(r'name="tag" value="([^"]+)"', html)
+    assert fresh is not None
+    admin.done(f"{at}/remove", tag=fresh[1])
 
 
 def test_what_holds_for_one_customer_is_listed_with_its_state(stand, viewer):
