@@ -27,6 +27,8 @@ BATCH_MAX = 256
 # How often one call alone is tried when another process made the same row at the same moment.
 ATTEMPTS = 3
 _PASSING = frozenset({HoldOp, ExtendOp, ReleaseOp})
+# Batches that wait for the disk: each has a connection, and a disk that stands still must leave some for others.
+UNSAFE_MAX = 4
 # A batch of so few says that nobody else is about to come.
 FEW = 3
 
@@ -137,7 +139,7 @@ class Lane:
     def _start(self) -> None:
         """Begin the next batch, if there is one and none is under way."""
         self._starting = False
-        while not self._running and (self._apart or self._queue):
+        while not self._running and (self._apart or self._queue) and len(self._unsafe) < UNSAFE_MAX:
             self._running = [self._apart.popleft()] if self._apart else self._next_batch()
             if self._running:
                 self._begin(self._running, 1)
@@ -178,7 +180,7 @@ class Lane:
         lasting = any(type(op) not in _PASSING for op in ops)
         try:
             self._database.begin(work, done, lasting=lasting)
-        except Fault as failure:
+        except Exception as failure:  # noqa: BLE001 - it is handed to every waiter, none is lost
             # Not at once: whoever asked does not wait yet.
             asyncio.get_running_loop().call_soon(self._failed, batch, failure, ATTEMPTS)
 

@@ -19,7 +19,7 @@ from gatekeeper.stores import open_store
 from gatekeeper.stores.batch import Batch
 from gatekeeper.stores.database import AskAll, AskEach, Stamp, fault
 from gatekeeper.stores.known import Known
-from gatekeeper.stores.lane import Lane
+from gatekeeper.stores.lane import UNSAFE_MAX, Lane
 from gatekeeper.stores.migrate import migrate
 from gatekeeper.stores.ops import ExtendOp, Held, HoldOp, RecoverOp, ReleaseOp, SettleOp
 from gatekeeper.stores.sqlite import SqliteDatabase
@@ -321,3 +321,66 @@ def test_a_batch_writes_each_row_once(make):
         ("add_hold", 9),
         ("set_counter", 1),
     ]
+
+
+def test_batches_that_wait_for_the_disk_leave_room_for_others(make):
+    class Stuck:
+        """A database whose commits are never safe before the test says so."""
+
+        def __init__(self):
+            self.safe = []
+
+        def begin(self, work, done, *, lasting):
+            assert lasting
+            steps = work()
+            answers, answer = None, ()
+            while answers is None:
+                try:
+                    step = steps.send(None if answer == () else answer)
+                    answer = [[] for _ in step.parts] if isinstance(step, AskEach) else []
+                except StopIteration as end:
+                    answers = end.value
+            loop = asyncio.get_running_loop()
+            self.safe.append(loop.create_future())
+            loop.call_soon(done, answers, None, self.safe[-1])
+
+    async def run():
+        stuck = Stuck()
+        lane = Lane(stuck, lambda: make.NOW_MS)
+        asked = []
+        for number in range(9):
+            asked.append(asyncio.ensure_future(lane.carry_out(SettleOp(make.settlement(f"c{number}")))))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        assert len(stuck.safe) == UNSAFE_MAX
+        assert not any(one.done() for one in asked)
+        # The rest goes on as one batch when the first is safe, and nobody is forgotten.
+        stuck.safe[0].set_result(None)
+        for _ in range(6):
+            await asyncio.sleep(0)
+        assert len(stuck.safe) == UNSAFE_MAX + 1
+        assert [one.done() for one in asked] == [True] + 8 * [False]
+        for safe in stuck.safe[1:]:
+            safe.set_result(None)
+        assert all(settled.first for settled in await asyncio.gather(*asked))
+        await lane.close()
+
+    asyncio.run(run())
+
+
+def test_a_database_that_cannot_even_begin_is_told_to_whoever_waits(make):
+    class Broken:
+        """One that has no thread any more."""
+
+        def begin(self, work, done, *, lasting):
+            raise RuntimeError("can't start new thread")
+
+    async def run():
+        lane = Lane(Broken(), lambda: make.NOW_MS)
+        ops = [lane.hold(HoldOp(make.order(f"c{number}", make.line()))) for number in range(3)]
+        told = await asyncio.gather(*ops, return_exceptions=True)
+        assert [isinstance(one, Fault) and "new thread" in str(one) for one in told] == [True] * 3
+        await lane.close()
+
+    asyncio.run(run())
