@@ -113,10 +113,11 @@ def _charged(
     charged: dict[BucketKey, BucketRow] = {}
     rated: list[HeldRate] = []
     told: list[LimitState] = []
+    for rate in rates:
+        if rate.amount < 0 or rate.least < 0 or rate.cap < 0 or rate.key[3] <= 0:
+            raise ValueError(f"a negative figure in {rate}")
     for rate in _merged(rates):
         key, least, cap = rate.key, rate.least, rate.cap
-        if rate.amount < 0 or least < 0 or cap < 0 or key[3] <= 0:
-            raise ValueError(f"a negative figure in {rate}")
         bucket = buckets.get(key, _EMPTY)
         after = buckets_of.charge(bucket, rate, now_ms) if cap > 0 and least <= cap else None
         if after is None:

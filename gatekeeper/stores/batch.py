@@ -133,6 +133,10 @@ class Batch:
         read = self._counters_read, self._buckets_read
         self._known.remember(self._stamp, *read, self._made, self._rewritten, self._dropped)
 
+    def is_safe(self) -> None:
+        """After its commit, when that cannot be lost any more."""
+        self._known.forget_holds(self._dropped)
+
     # --- reading and locking ---
 
     def _has_others(self) -> bool:

@@ -64,8 +64,6 @@ class Known:
         self.counters.update(counters)
         self.buckets.update(buckets)
         self.holds.update(made)
-        for call_id in gone:
-            self.holds.pop(call_id, None)
         if not stamp:
             self._drop_figures()
             return
@@ -73,6 +71,12 @@ class Known:
         self.hold_rows.update(changed)
         for call_id in gone:
             self.hold_rows.pop(call_id, None)
+
+    def forget_holds(self, gone: Iterable[str]) -> None:
+        """Calls whose end cannot be lost any more. Until then a crash of Postgres may take both it and the hold, and
+        whoever tells the end again must find the lines."""
+        for call_id in gone:
+            self.holds.pop(call_id, None)
 
     def hold(self, row: HoldRow) -> Hold:
         """The lines of a row, parsed only if this process did not write them."""

@@ -174,7 +174,9 @@ class Lane:
             self.tallies.batch_sizes.add(len(ops))
             self.tallies.batch_seconds.add(asyncio.get_running_loop().time() - began_s)
             made[-1].remembered()
-            self._committed(batch, answers, safe)
+            if safe is None:
+                made[-1].is_safe()
+            self._committed(batch, answers, made[-1], safe)
 
         # What only holds (more) may be lost with the host's power: its calls are lost with it.
         lasting = any(type(op) not in _PASSING for op in ops)
@@ -193,21 +195,35 @@ class Lane:
             self._begin(batch, attempt + 1)
             return
         self._running = []
-        if len(batch) > 1 and mistaken and isinstance(failure, Exception):
+        if not isinstance(failure, Exception):
+            self._stop(batch)
+        elif len(batch) > 1 and mistaken:
             self._apart.extend(batch)
         else:
             for waiting in batch:
                 self._answer(waiting, failure)
         self._start()
 
-    def _committed(self, batch: list[_Waiting], answers: list[Any], safe: "asyncio.Future[None] | None") -> None:
+    def _stop(self, batch: list[_Waiting]) -> None:
+        """The loop is being torn down: nothing begins any more, and nobody is left waiting for ever."""
+        self._closing = True
+        left = [*batch, *self._apart, *self._queue]
+        self._apart.clear()
+        self._queue.clear()
+        for waiting in left:
+            if not waiting.answer.done():
+                waiting.answer.set_exception(fault("the store was stopped"))
+
+    def _committed(
+        self, batch: list[_Waiting], answers: list[Any], made: Batch, safe: "asyncio.Future[None] | None"
+    ) -> None:
         self._last = len(batch)
         self._running = []
         if safe is not None:
             lasting = [pair for pair in zip(batch, answers, strict=True) if type(pair[0].op) not in _PASSING]
             # Batches that were committed soon after each other may wait for the same.
             self._unsafe.setdefault(safe, []).extend([waiting for waiting, _ in lasting])
-            safe.add_done_callback(partial(self._flushed, lasting))
+            safe.add_done_callback(partial(self._flushed, lasting, made))
         pairs = [pair for pair in zip(batch, answers, strict=True) if safe is None or type(pair[0].op) in _PASSING]
         # What nobody waits for any more is given back with the next batch.
         for waiting, answer in pairs:
@@ -219,10 +235,12 @@ class Lane:
             if not waiting.answer.done():
                 self._answer(waiting, answer)
 
-    def _flushed(self, pairs: Sequence[tuple[_Waiting, Any]], safe: "asyncio.Future[None]") -> None:
+    def _flushed(self, pairs: Sequence[tuple[_Waiting, Any]], made: Batch, safe: "asyncio.Future[None]") -> None:
         """Answer what was committed as soon as it cannot be lost; the next batch does not wait for it."""
         self._unsafe.pop(safe, None)
         failure = fault("the store was stopped") if safe.cancelled() else safe.exception()
+        if failure is None:
+            made.is_safe()
         for waiting, answer in pairs:
             self._answer(waiting, answer if failure is None else failure)
         self._start()

@@ -29,9 +29,6 @@ from gatekeeper.stores.queries import as_each, as_one, for_postgres
 T = TypeVar("T")
 # What is called when a batch was committed; returns what waits for the disk.
 Committed: TypeAlias = Callable[[T], "asyncio.Future[None] | None"]
-# Of the ledger's batches: a few statements over and over, whose planning would take a third of a small one's time. They
-# find every row by its key, whatever the parameters are.
-_UNFLUSHED = "BEGIN; SET LOCAL synchronous_commit TO OFF; SET LOCAL plan_cache_mode TO force_generic_plan"
 CONNECTIONS_MAX = 8
 CONNECT_TIMEOUT_S = 10.0
 # A statement that takes longer waits for a lock that nobody will free; a report may read a year of records.
@@ -43,6 +40,22 @@ COMMAND_TIMEOUT_S = 130.0
 SCRIPT_TIMEOUT_S = 6 * 3_600.0
 # Deadlocks cannot come from the batches (they lock in one order); other programs on the same tables may cause them.
 ATTEMPTS = 4
+# Of every session.
+SETTINGS = {
+    "application_name": "gatekeeper",
+    "statement_timeout": str(STATEMENT_TIMEOUT_MS),
+    # A process that was stopped in the middle of a transaction must not hold the counters for ever.
+    "idle_in_transaction_session_timeout": str(STATEMENT_TIMEOUT_MS),
+    # Every row is found by its key. A plan that was made while the tables were empty, or never analysed, would scan
+    # them whole for as long as it is cached.
+    "enable_seqscan": "off",
+}
+# Of the ledger's batches: a few statements over and over, whose planning would take a third of a small one's time. They
+# find every row by its key, whatever the parameters are, and also where they were planned while the tables were empty.
+BEGIN_BATCH = (
+    "BEGIN; SET LOCAL synchronous_commit TO OFF; SET LOCAL plan_cache_mode TO force_generic_plan; "
+    "SET LOCAL enable_hashjoin TO OFF; SET LOCAL enable_mergejoin TO OFF"
+)
 
 _AGAIN = (asyncpg.exceptions.DeadlockDetectedError, asyncpg.exceptions.SerializationError)
 # InternalClientError is what asyncpg says when the server ended an idle connection and the notice is still unread.
@@ -81,15 +94,7 @@ class PostgresDatabase:
     ) -> "PostgresDatabase":
         """Connect. Raises Fault when the server cannot be reached; its message never holds the password. With
         ``read_only`` the server refuses every write."""
-        settings = {
-            "application_name": "gatekeeper",
-            "statement_timeout": str(STATEMENT_TIMEOUT_MS),
-            # A process that was stopped in the middle of a transaction must not hold the counters for ever.
-            "idle_in_transaction_session_timeout": str(STATEMENT_TIMEOUT_MS),
-            # Every row is found by its key. A plan that was made while the tables were empty, or never analysed, would
-            # scan them whole for as long as it is cached.
-            "enable_seqscan": "off",
-        }
+        settings = dict(SETTINGS)
         if read_only:
             settings["default_transaction_read_only"] = "on"
         try:
@@ -108,7 +113,7 @@ class PostgresDatabase:
 
     async def write(self, work: Work[T], *, durable: bool = True) -> T:
         """See ``Database.write``."""
-        return await self._shielded(work, "BEGIN" if durable else _UNFLUSHED)
+        return await self._shielded(work, "BEGIN" if durable else BEGIN_BATCH)
 
     def begin(self, work: Work[T], done: Done[T], *, lasting: bool) -> None:
         """See ``Database.begin``. The same connection flushes: while its session lives, the server has not lost what it
@@ -128,7 +133,7 @@ class PostgresDatabase:
             return safe
 
         try:
-            await self._attempts(work, _UNFLUSHED, committed)
+            await self._attempts(work, BEGIN_BATCH, committed)
         except BaseException as failure:
             if not told:
                 done(None, failure, None)

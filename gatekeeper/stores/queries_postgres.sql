@@ -171,13 +171,14 @@ INSERT INTO bucket (
 -- name: add_hold
 -- A new call. One that is held already breaks the primary key, one that is on record the CHECK of its state: the batch
 -- fails, and each of its calls is tried again by itself, in doubt. Nothing is asked for all those that are new.
+-- (A scalar subquery: what stands within EXISTS may be read whole and hashed.)
 INSERT INTO hold (
     call_id, admitted_month, customer_id, key_id, user_id, agent_id, plan_id, route, upstream, model, owner, state,
     started_ms, expires_ms, output_tokens, progress_units_micro, output_seen, lines
 ) SELECT w.call_id, w.admitted_month, w.customer_id, w.key_id, w.user_id, w.agent_id, w.plan_id, w.route, w.upstream,
-    w.model, w.owner, CASE WHEN EXISTS (
-        SELECT 1 FROM usage_record r WHERE r.call_id = w.call_id AND r.admitted_month = w.admitted_month
-    ) THEN 'over' ELSE w.state END, w.started_ms, w.expires_ms, w.output_tokens, w.progress_units_micro,
+    w.model, w.owner, CASE WHEN (
+        SELECT 1 FROM usage_record r WHERE r.call_id = w.call_id AND r.admitted_month = w.admitted_month LIMIT 1
+    ) = 1 THEN 'over' ELSE w.state END, w.started_ms, w.expires_ms, w.output_tokens, w.progress_units_micro,
     w.output_seen, w.lines
 FROM unnest(
     CAST(:call_id AS TEXT[]), CAST(:admitted_month AS TEXT[]), CAST(:customer_id AS TEXT[]),

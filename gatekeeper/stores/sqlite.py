@@ -143,7 +143,11 @@ class SqliteDatabase:
                 flushing.set_exception(fault(told))
             else:
                 self._flushing = flushing
-                self._flusher.begin(self._sync, partial(_synced, flushing))
+                try:
+                    self._flusher.begin(self._sync, partial(_synced, flushing))
+                except RuntimeError as cause:
+                    self._flushing = None
+                    flushing.set_exception(fault(f"SQLite: {cause}"))
         return flushing
 
     def _committed(self) -> None:
@@ -211,6 +215,9 @@ class SqliteDatabase:
         beside the next ones: neither the gate nor the write lock waits for the disk."""
         # Whoever comes from here on may have committed too late for this one.
         self._flushing = None
+        if self._lost is not None:
+            # This one would succeed: what the one before it could not write is not tried again.
+            raise self._lost
         if self._log is None:
             self._log = os.open(f"{self._path}-wal", os.O_RDWR | os.O_CLOEXEC)
         try:

@@ -40,8 +40,10 @@ class Worker:
         if self._closed:
             raise RuntimeError("the thread was closed")
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._work, name=self._name, daemon=True)
+            # Raises RuntimeError where no more of them are allowed.
+            thread.start()
+            self._thread = thread
         self._jobs.put((job, asyncio.get_running_loop(), then))
 
     async def close(self) -> None:

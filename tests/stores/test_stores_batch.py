@@ -4,6 +4,7 @@ import asyncio
 import os
 import sqlite3
 import tempfile
+import threading
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from gatekeeper.stores.lane import UNSAFE_MAX, Lane
 from gatekeeper.stores.migrate import migrate
 from gatekeeper.stores.ops import ExtendOp, Held, HoldOp, RecoverOp, ReleaseOp, SettleOp
 from gatekeeper.stores.sqlite import SqliteDatabase
+from gatekeeper.stores.worker import Worker
 
 
 class StandingClock:
@@ -382,5 +384,63 @@ def test_a_database_that_cannot_even_begin_is_told_to_whoever_waits(make):
         told = await asyncio.gather(*ops, return_exceptions=True)
         assert [isinstance(one, Fault) and "new thread" in str(one) for one in told] == [True] * 3
         await lane.close()
+
+    asyncio.run(run())
+
+
+def test_a_loop_that_ends_leaves_nobody_waiting_and_begins_nothing(make):
+    class Ending:
+        """A database whose transactions are cancelled, as tasks are when their loop ends."""
+
+        def __init__(self):
+            self.begun = []
+
+        def begin(self, work, done, *, lasting):
+            self.begun.append(done)
+
+    async def run():
+        ending = Ending()
+        lane = Lane(ending, lambda: make.NOW_MS)
+        asked = [asyncio.ensure_future(lane.hold(HoldOp(make.order(f"c{n}", make.line())))) for n in range(3)]
+        await asyncio.sleep(0)
+        (done,) = ending.begun
+        done(None, asyncio.CancelledError(), None)
+        told = await asyncio.gather(*asked, return_exceptions=True)
+        assert [str(one).endswith("the store was stopped") for one in told] == [True] * 3
+        assert ending.begun == [done]
+        await lane.close()
+
+    asyncio.run(run())
+
+
+def test_a_flusher_that_cannot_start_fails_one_settle_and_not_the_next(tmp_path, make, monkeypatch):
+    def refuses(_):
+        raise RuntimeError("can't start new thread")
+
+    async def run():
+        store = await open_store(f"sqlite:///{tmp_path}/x.sqlite", clock=StandingClock(make.NOW_MS))
+        assert (await store.hold(make.order("c1", make.line()))).output_tokens == 0
+        # A flusher that was never asked before.
+        store._database._flusher = Worker("another")
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuses)
+            with pytest.raises(Fault, match="new thread"):
+                await store.settle(make.settlement("c1"))
+        assert not (await store.settle(make.settlement("c1"))).first
+        assert (await store.settle(make.settlement("c2"))).first
+        await store.close()
+
+    asyncio.run(run())
+
+
+def test_a_flush_that_was_asked_for_while_another_failed_fails_too(tmp_path, make):
+    async def run():
+        store = await open_store(f"sqlite:///{tmp_path}/x.sqlite", clock=StandingClock(make.NOW_MS))
+        await store.settle(make.settlement("c1"))
+        # Its own fdatasync would succeed, though the system may have dropped what the first could not write.
+        store._database._lost = OSError("no space")
+        with pytest.raises(OSError, match="no space"):
+            await store._database._flusher.run(store._database._sync)
+        await store.close()
 
     asyncio.run(run())

@@ -9,6 +9,7 @@ from gatekeeper.errors import Fault
 from gatekeeper.ports import Extension, Progress
 from gatekeeper.rules.limits import CounterKey, Denied, Granted
 from gatekeeper.stores import open_store
+from gatekeeper.stores.database import fault
 
 EVERYBODY = CounterKey("global", "*", "units", "month", 0)
 
@@ -39,6 +40,52 @@ def test_a_lost_hold_is_settled_on_every_limit_that_it_stood_on(with_store, make
     async def body(store):
         await store.hold(ordered(make))
         await asyncio.to_thread(crash, rows=rows)
+        # Not only on the limits of the plan.
+        assert (await store.settle(make.settlement("c1", plan=make.plan()))).first
+        assert not (await store.settle(make.settlement("c1", plan=make.plan()))).first
+        assert await figures(store, make) == [(make.MICRO, 0)] * 2
+        assert await store.unbalanced() == ([], [])
+
+    with_store(body)
+
+
+class Crashing:
+    """A database of which one commit is lost before the disk has it, and its hold as well."""
+
+    def __init__(self, database, lose):
+        self._database, self._lose = database, lose
+
+    def begin(self, work, done, *, lasting):
+        def then(result, failure, safe):
+            done(result, failure, None if safe is None else asyncio.ensure_future(self._lost(safe)))
+
+        self._database.begin(work, then, lasting=lasting)
+
+    async def _lost(self, safe):
+        await safe
+        if self._lose is not None:
+            lose, self._lose = self._lose, None
+            await asyncio.to_thread(lose)
+            raise fault("the server is gone")
+
+
+def test_a_settle_that_is_lost_with_its_hold_is_told_again_and_counts_where_it_was_held(
+    with_store, make, sql, store_url
+):
+    def lose():
+        gone = (
+            "DELETE FROM hold",
+            "DELETE FROM usage_record",
+            "DELETE FROM owed",
+            "UPDATE counter SET used = 0, held = 0",
+        )
+        sql(store_url, *gone)
+
+    async def body(store):
+        await store.hold(ordered(make))
+        store._lane._database = Crashing(store._lane._database, lose)
+        with pytest.raises(Fault, match="gone"):
+            await store.settle(make.settlement("c1", plan=make.plan()))
         # Not only on the limits of the plan.
         assert (await store.settle(make.settlement("c1", plan=make.plan()))).first
         assert not (await store.settle(make.settlement("c1", plan=make.plan()))).first
