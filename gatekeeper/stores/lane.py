@@ -115,9 +115,13 @@ class Lane:
             self._start()
         else:
             # Where many came together, those that are about to come in this turn of the loop go into one batch.
-            self._starting = True
-            loop.call_soon(self._start)
+            self._soon()
         return waiting
+
+    def _soon(self) -> None:
+        if not self._starting:
+            self._starting = True
+            asyncio.get_running_loop().call_soon(self._start)
 
     def _give_up(self) -> None:
         """Tell whoever has waited too long. One timer for all: one for each op would cost more than its answer."""
@@ -229,11 +233,15 @@ class Lane:
         for waiting, answer in pairs:
             if waiting.answer.done():
                 self._answer(waiting, answer)
-        # While the others are answered, that one is carried out.
-        self._start()
+        if self._apart or 2 * len(self._queue) >= len(batch):
+            # While the others are answered, that one is carried out.
+            self._start()
         for waiting, answer in pairs:
             if not waiting.answer.done():
                 self._answer(waiting, answer)
+        if not self._running and (self._queue or self._idle is not None):
+            # The few that wait go together with those who are about to come back: many came together.
+            self._soon()
 
     def _flushed(self, pairs: Sequence[tuple[_Waiting, Any]], made: Batch, safe: "asyncio.Future[None]") -> None:
         """Answer what was committed as soon as it cannot be lost; the next batch does not wait for it."""
