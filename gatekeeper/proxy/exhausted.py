@@ -17,10 +17,10 @@ from typing import NamedTuple, TypeAlias
 
 from gatekeeper.clock import Clock
 from gatekeeper.config.gateway import Gateway
-from gatekeeper.errors import LimitState
 from gatekeeper.ports import HoldOrder
+from gatekeeper.rules.budgets import denied_stock, keeps_out_s
 from gatekeeper.rules.latches import is_latch, known_as
-from gatekeeper.rules.limits import CounterKey, Denied, Mode, Reason, StockLine
+from gatekeeper.rules.limits import CounterKey, CounterRow, Denied, Mode, Reason, StockLine
 
 # Corrections of other processes, and what no notice tells.
 KNOWN_S = 1.0
@@ -120,8 +120,12 @@ class Exhausted:
             row = self._rows.get(line.key)
             if row is None or now_s - row.at_s >= KNOWN_S:
                 continue
-            other = _denied(line, row, needed, order.now_ms)
-            if other is not None and _wait(other) > _wait(denied):
+            cap = line.cap
+            if line.mode is not Mode.BLOCK or cap is None or (row.used < cap and row.used + needed <= cap):
+                # What was used does not keep it out.
+                continue
+            other = denied_stock(line, CounterRow(row.used, row.held), needed, order.now_ms)
+            if keeps_out_s(other) > keeps_out_s(denied):
                 denied = other
         return denied
 
@@ -142,29 +146,9 @@ def _is_of(line: StockLine, denied: Denied) -> bool:
     ) and is_latch(key) is (denied.reason is Reason.CLOSED)
 
 
-def _denied(line: StockLine, row: _Row, needed: int, now_ms: int) -> Denied | None:
-    """What the ledger says of a line, where what was used alone keeps it out; see ``rules.budgets``."""
-    cap, key = line.cap, line.key
-    if line.mode is not Mode.BLOCK or cap is None or (row.used < cap and row.used + needed <= cap):
-        return None
-    reason = Reason.EXCEEDS_LIMIT if row.used < cap else Reason.CLOSED if is_latch(key) else Reason.USED
-    state = LimitState(line.limit, key.scope, *known_as(key), cap, row.used, row.held, line.ends_ms)
-    turns = line.ends_ms is not None and cap > 0 and needed <= cap
-    retry_s = _seconds(line.ends_ms, now_ms) if turns and line.ends_ms is not None else None
-    return Denied(reason, state, max(0, row.used + row.held + needed - cap), retry_s)
-
-
-def _wait(denied: Denied) -> float:
-    return float("inf") if denied.retry_after_s is None else denied.retry_after_s
-
-
-def _seconds(until_ms: int, now_ms: int) -> int:
-    return max(1, -(-(until_ms - now_ms) // 1000))
-
-
 def _again(denied: Denied, now_ms: int) -> Denied:
     """The same a little later: only the wait is shorter."""
     resets_ms = denied.limit.resets_ms
     if denied.retry_after_s is None or resets_ms is None:
         return denied
-    return denied._replace(retry_after_s=_seconds(resets_ms, now_ms))
+    return denied._replace(retry_after_s=max(1, -(-(resets_ms - now_ms) // 1000)))

@@ -86,12 +86,12 @@ def decide(
             fits = (room - fixed) // per_output if per_output else INT64_MAX
         if fits < output_tokens_min or used >= most:
             least = max([twin.amount(output_tokens_min) for twin in ([line] if groups is None else groups[line.key])])
-            denied.append(_denied_stock(line, row, least, now_ms))
+            denied.append(denied_stock(line, row, least, now_ms))
         elif fits < granted:
             granted = fits
     charged, rated, told = _charged(rates, buckets, clock_ms, denied)
     if denied:
-        return Decision(max(denied, key=_wait))
+        return Decision(max(denied, key=keeps_out_s))
     changed: dict[CounterKey, CounterRow] = {}
     if groups is None:
         held, states = _stood_on(stock, rows, granted, changed)
@@ -175,10 +175,10 @@ def extend(
         fits = min(_most_output(twin, room) for twin in twins) - granted
         if fits < output_tokens_min:
             least = max(twin.amount(granted + output_tokens_min) for twin in twins)
-            denied.append(_denied_stock(line, row, least, now_ms, own[line.key]))
+            denied.append(denied_stock(line, row, least, now_ms, own[line.key]))
         more = min(more, fits)
     if denied:
-        return Decision(max(denied, key=_wait))
+        return Decision(max(denied, key=keeps_out_s))
     held = held_lines(stock, granted + more)
     changed: dict[CounterKey, CounterRow] = {}
     for mine in held:
@@ -244,7 +244,7 @@ def _stock_state(line: StockLine, row: CounterRow) -> LimitState:
     return _new(LimitState, (line.limit, key.scope, dimension, window, line.cap, row.used, row.held, line.ends_ms))
 
 
-def _denied_stock(line: StockLine, row: CounterRow, least: int, now_ms: int, own: int = 0) -> Denied:
+def denied_stock(line: StockLine, row: CounterRow, least: int, now_ms: int, own: int = 0) -> Denied:
     """USED: what was used leaves nothing. HELD: it would fit were nothing held by others. EXCEEDS_LIMIT: it would not.
     ``own`` is what the call itself holds of the ``least`` that it needs."""
     cap = _limiting_cap(line)
@@ -270,5 +270,6 @@ def _denied_rate(line: RateLine, row: BucketRow, now_ms: int) -> Denied:
     return Denied(Reason.RATE, buckets_of.state(line, row, now_ms), shortfall, wait_s)
 
 
-def _wait(denied: Denied) -> float:
+def keeps_out_s(denied: Denied) -> float:
+    """How long a denial keeps its call out; for ever where no wait helps."""
     return float("inf") if denied.retry_after_s is None else denied.retry_after_s
