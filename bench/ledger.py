@@ -21,6 +21,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
+from bench.first_byte import added
 from gatekeeper.cli.process import spare_the_collector
 from gatekeeper.clock import SystemClock
 from gatekeeper.meters.reading import Mark, Outcome
@@ -234,7 +235,7 @@ async def bare(url: str, seconds: float) -> float:
 
 
 def report(url: str, seconds: float) -> None:
-    """Six lines for one database, which is used for nothing else."""
+    """Seven lines for one database, which is used for nothing else."""
     name = url.split(":")[0]
     load = os.getloadavg()[0]
     print(f"{name}  (load {load:.1f} on {os.cpu_count()} cores; median / 99 %)", flush=True)
@@ -249,6 +250,7 @@ def report(url: str, seconds: float) -> None:
             flush=True,
         )
     print(f"  calls of {PACE_S * 1000:.0f} ms, {CONCURRENT} open        {_run(paced(url, seconds / 2))}", flush=True)
+    print(f"  through the gateway               {added(url, 4 * seconds)}", flush=True)
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
